@@ -1,0 +1,235 @@
+//! What crosses between control plane and node agent.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use ate_api::{
+    id::{Activation, ActorName, Digest, ObjectName, Uid, WorkerId},
+    resource::template::{ActorTemplateSpec, Scope},
+};
+use ate_sandbox::SandboxRef;
+use ate_snapshot::manifest::Platform;
+
+/// The desired state of one pool on this node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolSpec {
+    pub name: ObjectName,
+    /// Labels of the pool, which worker selectors match.
+    pub labels: BTreeMap<String, String>,
+    pub replicas: u32,
+    /// What its workers are made ready for: present and verified before a worker counts as ready.
+    pub sandbox: SandboxRef,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerPhase {
+    /// Assets are fetched or the herder is not up yet.
+    Starting,
+    /// Idle and able to take an actor.
+    Ready,
+    /// Holds an actor, or is being cleaned.
+    Busy,
+}
+
+/// What the node says of one worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerReport {
+    pub id: WorkerId,
+    pub pool: ObjectName,
+    pub labels: BTreeMap<String, String>,
+    pub class: String,
+    pub phase: WorkerPhase,
+    /// Where the router reaches its actor.
+    pub address: IpAddr,
+    pub platform: Platform,
+    /// Configurations (by config digest and asset digests) this worker is verified for, as `name@revision`.
+    pub configs: Vec<String>,
+    /// Preparation in place, if any.
+    pub prepared: Option<PrepareKey>,
+    /// Why it is not ready yet; for people.
+    pub message: String,
+}
+
+/// What a preparation is good for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PrepareKey {
+    pub template_uid: Uid,
+    /// Digest over class, config and assets.
+    pub sandbox: Digest,
+}
+
+/// Something that happened on the node without being asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NodeEvent {
+    /// A worker is new or changed. The first events of a stream are all workers there are.
+    Worker(WorkerReport),
+    /// The worker is gone for good, whatever it held is lost.
+    WorkerLost { id: WorkerId, message: String },
+    /// The actor on this worker ended by itself; the worker still has to be released.
+    ActorEnded { worker: WorkerId, actor: Uid, activation: Activation, message: String },
+    /// Progress of fetching one asset, for people.
+    Asset(AssetReport),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AssetPhase {
+    Fetching,
+    Verified,
+    Failed,
+    /// Not on this node.
+    Missing,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct AssetReport {
+    pub sha256: Digest,
+    pub phase: AssetPhase,
+    /// Bytes there so far.
+    pub size: u64,
+    pub total: Option<u64>,
+    pub media_type: String,
+    pub message: String,
+}
+
+/// The template an actor is made from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Template {
+    pub name: ObjectName,
+    pub uid: Uid,
+    pub spec_digest: Digest,
+    pub spec: ActorTemplateSpec,
+    /// Image reference → digest it was resolved to. Complete: every container's image is in it.
+    pub images: BTreeMap<String, Digest>,
+}
+
+/// Who is activated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActorIdentity {
+    pub name: ActorName,
+    pub uid: Uid,
+}
+
+/// Start one activation of an actor on a worker.
+#[derive(Debug, Clone)]
+pub struct Activate {
+    pub worker: WorkerId,
+    pub actor: ActorIdentity,
+    pub activation: Activation,
+    pub template: Template,
+    /// Under which binaries. For a restore these are the ones recorded with the snapshot at commit, and the
+    /// node refuses a manifest that says otherwise.
+    pub sandbox: SandboxRef,
+    pub source: Source,
+    /// Time for everything, readiness included.
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// From the images.
+    Boot,
+    /// From a committed snapshot. With `Scope::Data`: from the images, with the durable directories in place.
+    Snapshot(SnapshotRef),
+}
+
+/// A committed snapshot, as the control plane recorded it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SnapshotRef {
+    /// sha256 of the manifest.
+    pub manifest: Digest,
+    pub scope: Scope,
+    pub location: SnapshotLocation,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SnapshotLocation {
+    /// On this node only.
+    Local,
+    /// URL prefix in object storage; `{prefix}/manifest.json` and the files beside it.
+    External { prefix: String },
+}
+
+#[derive(Debug, Clone)]
+pub struct Activated {
+    pub address: IpAddr,
+    /// A sandbox started ahead was used.
+    pub prepared: bool,
+    /// Where the time went, in microseconds.
+    pub steps_us: BTreeMap<String, u64>,
+}
+
+/// Freeze the actor and store a snapshot of it. The actor stays frozen until `thaw` or `release`.
+#[derive(Debug, Clone)]
+pub struct Capture {
+    pub worker: WorkerId,
+    pub actor: ActorIdentity,
+    pub activation: Activation,
+    /// Number the snapshot gets if it is committed.
+    pub generation: u64,
+    pub scope: Scope,
+    pub parent: Option<Digest>,
+    pub target: CaptureTarget,
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CaptureTarget {
+    Local,
+    /// URL prefix below which the snapshot gets a prefix of its own; `default` is the node's own store.
+    External {
+        location: String,
+    },
+}
+
+/// A snapshot that is completely written, verified and durable, but not committed yet.
+#[derive(Debug, Clone)]
+pub struct Captured {
+    pub manifest: Digest,
+    pub manifest_json: Vec<u8>,
+    /// Sum of its files.
+    pub size: u64,
+    pub location: SnapshotLocation,
+}
+
+/// Start a sandbox ahead on an idle worker.
+#[derive(Debug, Clone)]
+pub struct Prepare {
+    pub worker: WorkerId,
+    pub template: Template,
+    pub sandbox: SandboxRef,
+    /// Copy this snapshot onto the node as well, off the clock.
+    pub snapshot: Option<SnapshotRef>,
+}
+
+/// What binaries can do under a configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Probed {
+    pub capabilities: Vec<String>,
+    pub versions: BTreeMap<String, String>,
+}
+
+/// An image found and unpacked on the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedImage {
+    pub digest: Digest,
+    /// TCP ports the image says it listens on.
+    pub exposed_ports: Vec<u16>,
+}
+
+/// Everything that is still referenced; the rest may go.
+#[derive(Debug, Clone, Default)]
+pub struct LiveSet {
+    pub manifests: Vec<Digest>,
+    pub assets: Vec<Digest>,
+    pub images: Vec<Digest>,
+    pub actors: Vec<Uid>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// RFC 3339, UTC.
+    pub time: String,
+    pub container: String,
+    pub stream: String,
+    pub text: String,
+    pub activation: Activation,
+}

@@ -1,0 +1,2 @@
+//! The control plane: API services, scheduler, workflows and policies.
+#![forbid(unsafe_code)]

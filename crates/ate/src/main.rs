@@ -1,0 +1,3 @@
+//! The ate command: CLI, one-machine node and servers.
+
+fn main() {}

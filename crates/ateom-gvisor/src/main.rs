@@ -1,0 +1,3 @@
+//! The herder for gVisor (runsc).
+
+fn main() {}
