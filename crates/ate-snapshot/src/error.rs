@@ -120,10 +120,8 @@ pub(crate) fn is_disk_full(e: &(dyn std::error::Error + 'static)) -> bool {
                 return true;
             }
             // `source()` of an io::Error skips the error it wraps and goes on with that one's source.
-            if let Some(inner) = io.get_ref() {
-                if is_disk_full(inner) {
-                    return true;
-                }
+            if io.get_ref().is_some_and(|inner| is_disk_full(inner)) {
+                return true;
             }
         }
         next = e.source();
