@@ -21,7 +21,10 @@ const RUN: Duration = Duration::from_secs(5);
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let temporary = tempfile::tempdir()?;
     let root = std::env::args_os().nth(1).map_or_else(|| temporary.path().to_owned(), Into::into);
-    println!("{:>9} {:>11} {:>10} {:>10} {:>9} {:>9} {:>9}", "records", "concurrent", "commits/s", "records/s", "p50 µs", "p95 µs", "p99 µs");
+    println!(
+        "{:>9} {:>11} {:>10} {:>10} {:>9} {:>9} {:>9}",
+        "records", "concurrent", "commits/s", "records/s", "p50 µs", "p95 µs", "p99 µs"
+    );
     for records in [1_000u64, 1_000_000] {
         let path = root.join(records.to_string());
         let store = Arc::new(EmbeddedStore::open(&path)?);

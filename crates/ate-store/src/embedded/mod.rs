@@ -68,13 +68,15 @@ impl EmbeddedStore {
             .manual_journal_persist(true)
             .open()
             .map_err(explain)?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES).manual_journal_persist(true);
+        let options =
+            || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES).manual_journal_persist(true);
         let records = db.keyspace("records", options).map_err(explain)?;
         let meta = db.keyspace("meta", KeyspaceCreateOptions::default).map_err(explain)?;
 
         let hub = std::sync::Arc::new(Hub::default());
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let writer = Writer::new(db.clone(), records.clone(), meta, hub.clone(), SpaceGuard::new(path)).map_err(explain)?;
+        let writer =
+            Writer::new(db.clone(), records.clone(), meta, hub.clone(), SpaceGuard::new(path)).map_err(explain)?;
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run(jobs))

@@ -4,10 +4,7 @@
 //! with `fdatasync`, which also writes the metadata needed to read the data back (size and extents; only
 //! timestamps may be older), so an acknowledged commit survives power loss as far as the disk keeps its word.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, PersistMode};
