@@ -17,7 +17,7 @@ const DEFAULT_SPACE: &str = ate_api::id::DEFAULT_SPACE;
 /// Runs very many sandboxed programs ("actors") on few machines: idle ones are suspended into snapshots and
 /// resumed within a blink when a request comes.
 #[derive(Parser)]
-#[command(name = "ate", version, max_term_width = 110, propagate_version = true)]
+#[command(name = "ate", version, max_term_width = 110)]
 #[command(after_help = after_help())]
 pub(crate) struct Cli {
     #[command(flatten)]
