@@ -28,6 +28,10 @@ pub(crate) struct Given {
     /// Where suspended actors go: file://, s3:// or gs:// [default: a folder in the data directory].
     #[arg(long, env = "ATE_OBJECTS", value_name = "URL")]
     pub objects: Option<String>,
+    /// Make nothing on a first start.
+    #[arg(long)]
+    #[serde(skip)]
+    pub empty: bool,
     /// Workers of the pool that a first start makes [default: one for each core, at least 2].
     #[arg(long, env = "ATE_WORKERS", value_name = "N")]
     pub workers: Option<u32>,
