@@ -1,6 +1,8 @@
 //! `ate up`: control plane, node agent and router in one process, in the foreground.
 
+mod data_dir;
 pub(crate) mod herders;
+mod listen;
 pub(crate) mod settings;
 
 use std::path::PathBuf;
