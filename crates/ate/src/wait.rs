@@ -14,6 +14,9 @@ use crate::{
     target::Target,
 };
 
+/// Reason of the condition Ready while the server fetches and tries the binaries of a configuration.
+const PROBING: &str = "Probing";
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
     Waiting(String),
@@ -52,8 +55,8 @@ pub(crate) fn readiness(kind: Kind, value: &Value) -> Readiness {
         }
         Kind::SandboxConfig => match status.as_str() {
             "True" => Readiness::Ready(format!("revision {}", text(value, "/status/revision"))),
-            // "Unknown" while assets are fetched and probed; "False" is the end.
-            "False" => Readiness::Failed { reason, message },
+            // Fetching and trying the binaries goes on; any other reason is the end of it.
+            "False" if reason != PROBING => Readiness::Failed { reason, message },
             _ if why.is_empty() => Readiness::Waiting("not looked at yet".to_owned()),
             _ => Readiness::Waiting(why),
         },
@@ -128,15 +131,18 @@ mod tests {
 
     #[test]
     fn a_config_is_ready_failed_or_on_its_way() {
-        let config = |status: &str, observed: u64| {
+        let config = |status: &str, reason: &str, observed: u64| {
             json!({"metadata": {"generation": 2}, "status": {"revision": 3, "observedGeneration": observed,
-                "conditions": [{"type": "Ready", "status": status, "reason": "AssetDigestMismatch", "message": "m"}]}})
+                "conditions": [{"type": "Ready", "status": status, "reason": reason, "message": "m"}]}})
         };
         let of = |v| readiness(Kind::SandboxConfig, &v);
-        assert_eq!(of(config("True", 2)), Readiness::Ready("revision 3".into()));
-        assert_eq!(of(config("Unknown", 2)), Readiness::Waiting("m".into()));
-        assert!(matches!(of(config("False", 2)), Readiness::Failed { .. }));
-        assert!(matches!(of(config("True", 1)), Readiness::Waiting(_)), "the status is of an older generation");
+        assert_eq!(of(config("True", "Verified", 2)), Readiness::Ready("revision 3".into()));
+        assert_eq!(of(config("False", "Probing", 2)), Readiness::Waiting("m".into()));
+        assert!(matches!(of(config("False", "AssetDigestMismatch", 2)), Readiness::Failed { .. }));
+        assert!(
+            matches!(of(config("True", "Verified", 1)), Readiness::Waiting(_)),
+            "the status is of an older generation"
+        );
         assert!(matches!(of(json!({})), Readiness::Waiting(_)));
     }
 

@@ -3,7 +3,13 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    process::Command,
 };
+
+use ate_api::{Error, Reason};
+use ate_sandbox::ClassDescriptor;
+
+use crate::failure::{Outcome, Trying as _};
 
 pub(crate) const PREFIX: &str = "ateom-";
 
@@ -35,6 +41,25 @@ fn find_in(directories: impl Iterator<Item = PathBuf>) -> Vec<Herder> {
         }
     }
     found.into_iter().map(|(class, program)| Herder { class, program }).collect()
+}
+
+impl Herder {
+    /// What the herder says of its class.
+    pub(crate) fn describe(&self) -> Outcome<ClassDescriptor> {
+        let what = || format!("cannot use the herder {}", self.program.display());
+        let output = Command::new(&self.program).arg("describe").output().trying(what)?;
+        let descriptor: ClassDescriptor = serde_json::from_slice(&output.stdout)
+            .map_err(|e| {
+                let said = String::from_utf8_lossy(&output.stderr);
+                Error::new(Reason::Invalid, format!("it does not describe itself: {e}: {}", said.trim()))
+            })
+            .trying(what)?;
+        if descriptor.name != self.class {
+            let says = format!("it says that its class is {}", descriptor.name);
+            return Err(Error::new(Reason::Invalid, says).hint("name the program ateom-CLASS")).trying(what);
+        }
+        Ok(descriptor)
+    }
 }
 
 /// A program of this name on the PATH.

@@ -1,6 +1,7 @@
 //! `ate up`: control plane, node agent and router in one process, in the foreground.
 
 mod data_dir;
+mod first_start;
 pub(crate) mod herders;
 mod listen;
 pub(crate) mod settings;

@@ -72,17 +72,22 @@ pub(crate) struct Import {
 impl Sandbox {
     pub(crate) async fn run(self, global: &Global) -> Outcome {
         match self {
-            Sandbox::Import(import) => import.run(global).await,
+            Sandbox::Import(import) => import.run(&Client::connect(&global.server).await?).await,
         }
     }
 }
 
 impl Import {
-    async fn run(self, global: &Global) -> Outcome {
-        let client = Client::connect(&global.server).await?;
+    /// The first import of a class: its files, as the default configuration.
+    pub(crate) fn first(class: &str, name: String, assets: Vec<(String, String)>) -> Import {
+        let timeout = Duration::from_secs(120);
+        Import { class: class.to_owned(), name, default: true, config: Vec::new(), no_wait: false, timeout, assets }
+    }
+
+    pub(crate) async fn run(self, client: &Client) -> Outcome {
         let mut assets = BTreeMap::new();
         for (asset, path) in &self.assets {
-            let (imported, media_type) = upload(&client, asset, Path::new(path)).await?;
+            let (imported, media_type) = upload(client, asset, Path::new(path)).await?;
             let known = if imported.existed { " (was there already)" } else { "" };
             print(&format!("{asset}  sha256:{}  {}{known}\n", imported.sha256, human::size(imported.size)));
             assets.insert(asset.clone(), pinned(imported, media_type).trying(|| format!("cannot import {path}"))?);
@@ -90,7 +95,7 @@ impl Import {
         let target = Target { kind: Kind::SandboxConfig, space: String::new(), name: Some(self.name.clone()) };
         let what = || format!("cannot apply {target}");
         let (no_wait, timeout) = (self.no_wait, self.timeout);
-        let config = self.config(existing(&client, &target).await?, assets);
+        let config = self.config(existing(client, &target).await?, assets);
         let config = serde_json::to_value(config).map_err(|e| Error::new(Reason::Internal, e.to_string()));
         let applied = client.apply(&config.trying(what)?, false).await.trying(what)?;
         let outcome: apply_response::Outcome = applied.outcome();
@@ -99,7 +104,7 @@ impl Import {
             return Ok(());
         }
         let mut progress = Progress::spinner(target.to_string());
-        let ready = wait::until_ready(&client, &target, timeout, &mut progress).await?;
+        let ready = wait::until_ready(client, &target, timeout, &mut progress).await?;
         let took = progress.end().as_secs_f64();
         let versions = ready.value.pointer("/status/versions").and_then(Value::as_object);
         let versions: Vec<String> =
