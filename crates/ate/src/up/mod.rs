@@ -5,6 +5,7 @@ mod first_start;
 pub(crate) mod herders;
 mod listen;
 pub(crate) mod settings;
+mod signals;
 
 use std::path::PathBuf;
 
