@@ -58,7 +58,7 @@ struct Inner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalEntry {
     pub digest: Digest,
-    /// Since it was written or fetched.
+    /// Since it was written, fetched or last hashed.
     pub age: Duration,
 }
 
@@ -153,8 +153,11 @@ impl LocalSnapshots {
                 let (root, snapshot) = (self.inner.root.clone(), digest.clone());
                 tracing::warn!(%snapshot, problem, "snapshot is damaged, putting it aside");
                 blocking::run(move || {
-                    quarantine::put_aside(&root, &dir, &snapshot)?;
-                    Err(Error::Corrupt { snapshot, problem })
+                    // What is gone by now was removed while we looked, or put aside by another caller.
+                    match quarantine::put_aside(&root, &dir, &snapshot)? {
+                        true => Err(Error::Corrupt { snapshot, problem }),
+                        false => Err(Error::NotFound(format!("no copy of {snapshot} on this node"))),
+                    }
                 })
                 .await
             }

@@ -175,7 +175,10 @@ pub(super) fn list(location: &Location) -> Result<Vec<Stored>, Error> {
             let place = Place::new(&prefix);
             let Ok(modified) = fs::symlink_metadata(place.dir()).and_then(|m| m.modified()) else { continue };
             let age = SystemTime::now().duration_since(modified).unwrap_or(Duration::ZERO);
-            found.push(Stored { complete: place.has_manifest()?, prefix, age });
+            match place.has_manifest() {
+                Ok(complete) => found.push(Stored { prefix, complete, age }),
+                Err(error) => tracing::warn!(%error, %prefix, "passing over a snapshot that cannot be looked at"),
+            }
         }
     }
     Ok(found)
