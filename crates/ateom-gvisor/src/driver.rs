@@ -36,6 +36,8 @@ pub(crate) struct GvisorDriver {
     /// By digest: a binary is asked once.
     binaries: HashMap<String, Arc<Binary>>,
     sandbox: Option<Sandbox>,
+    /// What runs in it.
+    last: Option<Start>,
     /// Namespaces whose sandbox is gone; removed when there is time, but before the next one is connected.
     used: Vec<Netns>,
     count: u64,
@@ -43,7 +45,7 @@ pub(crate) struct GvisorDriver {
 
 impl GvisorDriver {
     pub(crate) fn new(place: Place) -> Self {
-        GvisorDriver { place, binaries: HashMap::new(), sandbox: None, used: Vec::new(), count: 0 }
+        GvisorDriver { place, binaries: HashMap::new(), sandbox: None, last: None, used: Vec::new(), count: 0 }
     }
 
     async fn binary(&mut self, sandbox: &pb::Sandbox) -> Result<(PathBuf, Arc<Binary>), Error> {
@@ -150,6 +152,7 @@ impl Driver for GvisorDriver {
             steps.mark("create");
         }
         sandbox.go(image, &processes, steps).await?;
+        self.last = Some(start.clone());
         Ok(prepared)
     }
 
@@ -158,7 +161,10 @@ impl Driver for GvisorDriver {
     }
 
     async fn thaw(&mut self) -> Result<(), Error> {
-        self.sandbox()?.thaw().await
+        let Some(image) = self.sandbox()?.ended_in() else { return self.sandbox()?.thaw().await };
+        let Some(last) = self.last.clone() else { return Err(Error::new(Reason::WrongState, "nothing was started")) };
+        self.reset().await?;
+        self.start(&Start { source: Source::Snapshot(image), ..last }, &mut Steps::default()).await.map(drop)
     }
 
     async fn reset(&mut self) -> Result<(), Error> {
