@@ -28,6 +28,8 @@ use crate::{
 
 /// The kernel frees the memory of a large sandbox before it reports its end.
 const KILL: Duration = Duration::from_secs(30);
+/// To bring back an actor that its own snapshot ended.
+const THAW: Duration = Duration::from_secs(25);
 /// On our own tmpfs: short, because runsc's control socket must fit into 108 bytes.
 const RUN: &str = "/run/ateom";
 
@@ -151,7 +153,10 @@ impl Driver for GvisorDriver {
             sandbox.create(&processes).await?;
             steps.mark("create");
         }
-        sandbox.go(image, &processes, steps).await?;
+        match tokio::time::timeout_at(start.deadline, sandbox.go(image, &processes, steps)).await {
+            Ok(result) => result?,
+            Err(_) => return Err(sandbox.not_ready()),
+        }
         self.last = Some(start.clone());
         Ok(prepared)
     }
@@ -164,7 +169,9 @@ impl Driver for GvisorDriver {
         let Some(image) = self.sandbox()?.ended_in() else { return self.sandbox()?.thaw().await };
         let Some(last) = self.last.clone() else { return Err(Error::new(Reason::WrongState, "nothing was started")) };
         self.reset().await?;
-        self.start(&Start { source: Source::Snapshot(image), ..last }, &mut Steps::default()).await.map(drop)
+        let deadline = tokio::time::Instant::now() + THAW;
+        let again = Start { source: Source::Snapshot(image), deadline, ..last };
+        self.start(&again, &mut Steps::default()).await.map(drop)
     }
 
     async fn reset(&mut self) -> Result<(), Error> {

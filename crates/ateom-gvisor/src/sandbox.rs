@@ -284,6 +284,17 @@ impl Sandbox {
         Ok(())
     }
 
+    /// What the actor was asked until the deadline, and did not answer.
+    pub(crate) fn not_ready(&self) -> Error {
+        let probe = |m: &Member| {
+            let readyz = m.container.readyz.as_ref()?;
+            Some(format!("container `{}` at port {} with GET {}", m.container.name, readyz.port, readyz.path))
+        };
+        let probes: Vec<_> = self.members.iter().filter_map(probe).collect();
+        Error::new(Reason::NotReady, format!("not ready in time; asked {}", probes.join(", ")))
+            .hint("see the actor's log; it must answer 2xx within the time")
+    }
+
     pub(crate) async fn checkpoint(&mut self, dir: &Path, scope: Scope) -> Result<Vec<SnapshotFile>, Error> {
         let root = self.members[0].id.clone();
         if scope == Scope::Full && !self.runsc.binary.is_modern() {
@@ -313,7 +324,8 @@ impl Sandbox {
             tokio::time::sleep(SETTLE_POLL).await;
         };
         if let Some(first) = open.first() {
-            let message = format!("runsc {version} cannot save open connections, of which there are {}: {first}", open.len());
+            let message =
+                format!("runsc {version} cannot save open connections, of which there are {}: {first}", open.len());
             return Err(Error::new(Reason::SandboxFailed, message)
                 .hint("try again when they are closed (up to a minute after), or use a newer runsc"));
         }
