@@ -51,7 +51,8 @@ pub struct Api(ControlClient<Channel>);
 
 impl Api {
     pub async fn connect(url: &str) -> anyhow::Result<Self> {
-        Ok(Api(ControlClient::connect(url.to_owned()).await?))
+        let channel = Channel::from_shared(url.to_owned())?.connect().await?;
+        Ok(Api(ControlClient::new(channel)))
     }
 
     /// Milliseconds of the call; the worker is free again when it returns.

@@ -23,7 +23,7 @@ pub async fn run(samples: usize) -> anyhow::Result<Vec<Figure>> {
     node.count(ACTOR);
 
     let dir = tempfile::tempdir()?;
-    let app = ate_e2e::provided("images/counter-rootfs/counter");
+    let app = ate_e2e::counter_program();
     let mut floor = Floor::start(&runsc(RUNSC_A), &app, HEAP_MB, dir.path())?;
     let mut api = Api::connect(node.api()).await?;
 

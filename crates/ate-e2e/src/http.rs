@@ -10,11 +10,21 @@ pub struct Answer {
     pub retry_after: Option<String>,
 }
 
-/// One request on a connection of its own. `host` is the actor's name as a host name.
+/// One GET on a connection of its own. `host` is the actor's name as a host name.
 pub fn get(router: SocketAddr, host: &str, path: &str, limit: Duration) -> anyhow::Result<Answer> {
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().timeout_global(Some(limit)).http_status_as_error(false).build().into();
-    let mut response = agent.get(format!("http://{router}{path}")).header("host", host).call()?;
+    read(agent(limit).get(format!("http://{router}{path}")).header("host", host).call()?)
+}
+
+/// One PUT on a connection of its own.
+pub fn put(router: SocketAddr, host: &str, path: &str, body: &str, limit: Duration) -> anyhow::Result<Answer> {
+    read(agent(limit).put(format!("http://{router}{path}")).header("host", host).send(body)?)
+}
+
+fn agent(limit: Duration) -> ureq::Agent {
+    ureq::Agent::config_builder().timeout_global(Some(limit)).http_status_as_error(false).build().into()
+}
+
+fn read(mut response: ureq::http::Response<ureq::Body>) -> anyhow::Result<Answer> {
     let retry_after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()).map(str::to_owned);
     let body = response.body_mut().read_to_string()?;
     Ok(Answer { status: response.status().as_u16(), body, retry_after })

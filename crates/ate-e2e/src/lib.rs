@@ -41,6 +41,12 @@ pub fn counter_image() -> String {
     format!("oci:{}", provided("images/counter").display())
 }
 
+/// The example actor's static program.
+pub fn counter_program() -> PathBuf {
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    provided(&format!("examples-target/{triple}/release/counter"))
+}
+
 /// A binary of this build, beside the running test.
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");

@@ -258,8 +258,14 @@ impl Node {
     /// GET through the router, whatever the answer.
     #[track_caller]
     pub fn request(&self, actor: &str, path: &str) -> http::Answer {
-        http::get(self.router(), &format!("{actor}.default.localhost"), path, ANSWER)
+        http::get(self.router(), &host(actor), path, ANSWER)
             .unwrap_or_else(|e| panic!("no answer from {actor}{path}: {e}\n{}", self.log_text()))
+    }
+
+    /// PUT through the router.
+    #[track_caller]
+    pub fn put(&self, actor: &str, path: &str, body: &str) -> http::Answer {
+        http::put(self.router(), &host(actor), path, body, ANSWER).unwrap_or_else(|e| panic!("{actor}{path}: {e}"))
     }
 
     /// The example actor counts its requests in memory and says how many there were, this one included.
@@ -267,8 +273,7 @@ impl Node {
     pub fn count(&self, actor: &str) -> u64 {
         let answer = self.request(actor, "/");
         assert_eq!(answer.status, 200, "{}\n{}", answer.body, self.log_text());
-        let said: Value = serde_json::from_str(&answer.body).unwrap_or_else(|e| panic!("{e}: {}", answer.body));
-        said["count"].as_u64().unwrap_or_else(|| panic!("no count in {said}"))
+        counted(&answer.body).unwrap_or_else(|| panic!("no count in {}", answer.body))
     }
 }
 
@@ -286,11 +291,21 @@ impl Drop for Node {
     }
 }
 
+/// The number the example actor answers with: `count=N …`.
+pub fn counted(body: &str) -> Option<u64> {
+    body.split_whitespace().find_map(|w| w.strip_prefix("count="))?.parse().ok()
+}
+
 /// Signals a process this harness started or found below its own node.
 pub fn signal(pid: u32, signal: rustix::process::Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
         let _ = rustix::process::kill_process(pid, signal);
     }
+}
+
+/// The host name of an actor in the atespace `default`.
+pub fn host(actor: &str) -> String {
+    format!("{actor}.default.localhost")
 }
 
 /// A WorkerPool in YAML.

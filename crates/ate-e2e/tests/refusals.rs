@@ -1,6 +1,6 @@
 //! What must not work, and how it fails: a typed error, and nothing lost.
 
-use std::fs;
+use std::{fs, io::Write as _, net::TcpStream};
 
 use ate_e2e::{Node, RUNSC_A, RUNSC_OLD, eventually, node, runsc};
 
@@ -126,15 +126,13 @@ fn unknown_actors_are_404_and_a_full_house_is_503() {
     node.actor("b", "counter");
     assert_eq!(node.count("a"), 1);
     // A request in flight holds the only worker for longer than the other caller may wait.
-    std::thread::scope(|s| {
-        s.spawn(|| node.request("a", "/slow?45"));
-        eventually("the slow request to arrive", node::ANSWER, || {
-            node.ate(&["logs", "actor", "a"]).ok().contains("/slow")
-        });
-        let answer = node.request("b", "/");
-        assert_eq!(answer.status, 503, "{}", answer.body);
-        assert!(answer.retry_after.is_some());
-    });
+    let mut slow = TcpStream::connect(node.router()).expect("the router");
+    write!(slow, "GET /sleep/45000 HTTP/1.1\r\nhost: {}\r\n\r\n", node::host("a")).expect("write");
+    assert_eq!(node.count("a"), 2);
+    let answer = node.request("b", "/");
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert!(answer.retry_after.is_some());
+    drop(slow);
     assert_eq!(node.count("b"), 1);
 }
 
