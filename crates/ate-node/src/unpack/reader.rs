@@ -1,0 +1,116 @@
+//! Walks the entries of a tar stream under caps and hashes the stream on the way.
+
+use std::{
+    cell::Cell,
+    io::{self, Read},
+    rc::Rc,
+};
+
+use ate_api::id::Digest;
+use sha2::{Digest as _, Sha256};
+
+use super::{Head, Limits, UnpackError, invalid};
+
+/// Extension headers (long names, pax records) are read into memory; honest ones are far smaller.
+const MAX_EXTENSION_BYTES: u64 = 1 << 20;
+
+/// Hashes and counts what passes, and fails once more than `max` bytes came.
+pub(crate) struct Hashing<R> {
+    inner: R,
+    hash: Sha256,
+    count: u64,
+    max: u64,
+}
+
+impl<R: Read> Hashing<R> {
+    pub(crate) fn new(inner: R, max: u64) -> Self {
+        Hashing { inner, hash: Sha256::new(), count: 0, max }
+    }
+
+    /// Reads what is left and returns the digest and size of everything.
+    pub(crate) fn finish(mut self) -> io::Result<(Digest, u64)> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok((Digest::from_bytes(self.hash.finalize().into()), self.count))
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.hash.update(&buf[..n]);
+        self.count += n as u64;
+        if self.count > self.max {
+            return Err(malformed(format!("more than {} bytes", self.max)));
+        }
+        Ok(n)
+    }
+}
+
+/// Lets at most an allowance through while the tar parser reads headers.
+struct Rationed<R> {
+    inner: R,
+    allowance: Rc<Cell<Option<u64>>>,
+}
+
+impl<R: Read> Read for Rationed<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        if let Some(left) = self.allowance.get() {
+            let left = left.checked_sub(n as u64).ok_or_else(|| malformed("an extension header is too large"))?;
+            self.allowance.set(Some(left));
+        }
+        Ok(n)
+    }
+}
+
+fn malformed(message: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message.into())
+}
+
+/// Whatever reading an archive fails with is the archive's fault, unless the disk below says otherwise.
+fn read_error(e: io::Error) -> UnpackError {
+    match e.raw_os_error() {
+        Some(_) => UnpackError::Io(e),
+        None => invalid(e.to_string()),
+    }
+}
+
+/// Calls `each` with every entry of a plain tar stream and returns the digest of the whole stream, padding and
+/// all, and its size.
+pub(crate) fn for_each_entry(
+    stream: impl Read,
+    limits: Limits,
+    mut each: impl FnMut(Head, &mut dyn Read) -> Result<(), UnpackError>,
+) -> Result<(Digest, u64), UnpackError> {
+    let allowance = Rc::new(Cell::new(None));
+    let mut archive =
+        tar::Archive::new(Rationed { inner: Hashing::new(stream, limits.bytes), allowance: allowance.clone() });
+    let (mut entries, mut bytes) = (0u64, 0u64);
+    let mut iterator = archive.entries().map_err(read_error)?;
+    loop {
+        allowance.set(Some(MAX_EXTENSION_BYTES));
+        let Some(entry) = iterator.next() else { break };
+        allowance.set(None);
+        let mut entry = entry.map_err(read_error)?;
+        entries += 1;
+        // A sparse file is larger than its bytes in the stream, so both are counted.
+        bytes = bytes.saturating_add(entry.size());
+        if entries > limits.entries {
+            return Err(invalid(format!("more than {} entries", limits.entries)));
+        }
+        if bytes > limits.bytes {
+            return Err(invalid(format!("unpacks to more than {} bytes", limits.bytes)));
+        }
+        if let Some(head) = Head::read(&mut entry).map_err(|e| match e {
+            UnpackError::Io(e) => read_error(e),
+            e => e,
+        })? {
+            each(head, &mut entry)?;
+        }
+        // Consumed here, so that the allowance above is for headers alone.
+        io::copy(&mut entry, &mut io::sink()).map_err(read_error)?;
+    }
+    drop(iterator);
+    allowance.set(None);
+    archive.into_inner().inner.finish().map_err(read_error)
+}
