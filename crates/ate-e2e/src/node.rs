@@ -89,11 +89,11 @@ impl Node {
 
     /// Starts the node again on the same data.
     pub fn up(&mut self) {
-        let ready = self.dir.path().join("ready.json");
+        let ready = self.dir.path().join("ready");
         let _ = std::fs::remove_file(&ready);
         let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("a log file");
         let mut child = Command::new(binary("ate"))
-            .args(["up", "--listen", "127.0.0.1:0", "--router-listen", "127.0.0.1:0", "--no-defaults"])
+            .args(["up", "--listen", "127.0.0.1:0", "--router-listen", "127.0.0.1:0", "--empty"])
             .arg("--data-dir")
             .arg(self.data())
             .arg("--ready-file")
@@ -107,10 +107,13 @@ impl Node {
             if let Ok(Some(status)) = child.try_wait() {
                 panic!("ate up ended with {status}:\n{}", self.log_text());
             }
-            serde_json::from_slice::<Value>(&std::fs::read(&ready).ok()?).ok()
+            let text = std::fs::read_to_string(&ready).ok()?;
+            let field =
+                |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
+            Some((field("server")?, field("router")?))
         });
-        self.api = told["api"].as_str().expect("api").to_owned();
-        self.router = told["router"].as_str().and_then(|r| r.parse().ok());
+        self.api = told.0;
+        self.router = told.1.parse().ok();
         self.child = Some(child);
     }
 
