@@ -59,7 +59,7 @@ pub struct EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Opens or creates the store in a directory of its own. Blocks: up to a second with a million records.
+    /// Opens or creates the store in a directory of its own. Blocks: a second or two with a million records.
     pub fn open(path: impl AsRef<Path>) -> std::result::Result<Self, OpenError> {
         let path = path.as_ref();
         let explain = |e| open_error(path, e);
