@@ -15,6 +15,8 @@ mod files;
 pub mod local;
 pub mod manifest;
 pub mod repository;
+#[cfg(test)]
+mod sample;
 
 pub use error::Error;
 pub use local::{DriverFile, LocalEntry, LocalSnapshot, LocalSnapshots, Staging};

@@ -28,6 +28,8 @@ use crate::{
 
 /// The kernel frees the memory of a large sandbox before it reports its end.
 const KILL: Duration = Duration::from_secs(30);
+/// To bring back an actor that its own snapshot ended.
+const THAW: Duration = Duration::from_secs(25);
 /// On our own tmpfs: short, because runsc's control socket must fit into 108 bytes.
 const RUN: &str = "/run/ateom";
 
@@ -64,7 +66,7 @@ impl GvisorDriver {
         Ok((path, binary))
     }
 
-    async fn build(&mut self, sandbox: &pb::Sandbox, workload: &Workload, hostname: Option<&str>) -> Result<(), Error> {
+    async fn build(&mut self, sandbox: &pb::Sandbox, workload: &Workload) -> Result<(), Error> {
         let config = Config::of(sandbox)?;
         let (path, binary) = self.binary(sandbox).await?;
         if workload.containers.len() > 1 && !binary.is_modern() {
@@ -86,7 +88,7 @@ impl GvisorDriver {
         let netns = self.place.network.take().await.map_err(network)?;
         let resolv_conf = self.place.resolv_conf.clone();
         let sandbox = self.sandbox.insert(Sandbox::new(runsc, run, disk, netns));
-        sandbox.build(&Build { id: &id, workload, hostname, resolv_conf: &resolv_conf })
+        sandbox.build(&Build { id: &id, workload, resolv_conf: &resolv_conf })
     }
 
     fn trash(&self) -> PathBuf {
@@ -123,7 +125,7 @@ impl Driver for GvisorDriver {
     }
 
     async fn prepare(&mut self, sandbox: &pb::Sandbox, workload: &Workload) -> Result<(), Error> {
-        self.build(sandbox, workload, None).await?;
+        self.build(sandbox, workload).await?;
         let processes = self.place.processes.clone();
         let sandbox = self.sandbox()?;
         if sandbox.can_wait() { sandbox.create(&processes).await } else { Ok(()) }
@@ -133,8 +135,7 @@ impl Driver for GvisorDriver {
         let prepared = self.sandbox.is_some();
         let processes = self.place.processes.clone();
         if !prepared {
-            let hostname = start.activation.identity.as_ref().map(|i| i.name.as_str());
-            self.build(&start.sandbox, &start.workload, hostname).await?;
+            self.build(&start.sandbox, &start.workload).await?;
             steps.mark("build");
         }
         let sandbox = self.sandbox()?;
@@ -151,7 +152,10 @@ impl Driver for GvisorDriver {
             sandbox.create(&processes).await?;
             steps.mark("create");
         }
-        sandbox.go(image, &processes, steps).await?;
+        match tokio::time::timeout_at(start.deadline, sandbox.go(image, &processes, steps)).await {
+            Ok(result) => result?,
+            Err(_) => return Err(sandbox.not_ready()),
+        }
         self.last = Some(start.clone());
         Ok(prepared)
     }
@@ -164,7 +168,9 @@ impl Driver for GvisorDriver {
         let Some(image) = self.sandbox()?.ended_in() else { return self.sandbox()?.thaw().await };
         let Some(last) = self.last.clone() else { return Err(Error::new(Reason::WrongState, "nothing was started")) };
         self.reset().await?;
-        self.start(&Start { source: Source::Snapshot(image), ..last }, &mut Steps::default()).await.map(drop)
+        let deadline = tokio::time::Instant::now() + THAW;
+        let again = Start { source: Source::Snapshot(image), deadline, ..last };
+        self.start(&again, &mut Steps::default()).await.map(drop)
     }
 
     async fn reset(&mut self) -> Result<(), Error> {

@@ -31,8 +31,7 @@ const STATUS_LINE: usize = 64;
 pub async fn wait_ready(address: IpAddr, readyz: &Readyz) {
     let Ok(port) = u16::try_from(readyz.port) else { return std::future::pending().await };
     let path = if readyz.path.starts_with('/') { readyz.path.clone() } else { format!("/{}", readyz.path) };
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nUser-Agent: ate-readyz\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nUser-Agent: ate-readyz\r\n\r\n");
     let since = Instant::now();
     loop {
         let patient = since.elapsed() > IMPATIENT;

@@ -29,8 +29,11 @@ use crate::{
 /// A start that names no limit.
 const DEFAULT_START: Duration = Duration::from_secs(60);
 const MAX_START: Duration = Duration::from_secs(15 * 60);
-/// Writing the memory of a large actor to a slow disk.
-const CHECKPOINT: Duration = Duration::from_secs(10 * 60);
+/// How much later than its own deadline a driver is cut short.
+const CUT: Duration = Duration::from_secs(2);
+/// Writing the memory of a large actor to a slow disk. Drivers have limits of their own, below this: one that is cut
+/// short here leaves its actor frozen.
+const CHECKPOINT: Duration = Duration::from_secs(20 * 60);
 const PREPARE: Duration = Duration::from_secs(60);
 const THAW: Duration = Duration::from_secs(30);
 const RESET: Duration = Duration::from_secs(60);
@@ -85,14 +88,14 @@ impl<D: Driver> Worker<D> {
 
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut resets: mpsc::Receiver<Reply<()>>) {
         loop {
-            let active = matches!(self.state(), State::Running | State::Frozen);
+            let active = matches!(self.state(), State::Prepared | State::Running | State::Frozen);
             let command = tokio::select! {
                 biased;
                 reply = resets.recv() => match reply {
                     Some(reply) => { self.reset(reply).await; continue }
                     None => return,
                 },
-                ended = self.driver.ended(), if active => { self.ended(ended); continue }
+                ended = self.driver.ended(), if active => { self.ended(ended).await; continue }
                 command = commands.recv() => match command {
                     Some(command) => command,
                     None => return,
@@ -170,10 +173,8 @@ impl<D: Driver> Worker<D> {
         self.prepared = None;
         self.become_state(State::Starting);
         let mut steps = Steps::default();
-        let limit = match start.activation.timeout_ms {
-            0 => DEFAULT_START,
-            ms => Duration::from_millis(ms).min(MAX_START),
-        };
+        // The driver keeps the deadline itself, where it knows what was waited for; this is for the case it does not.
+        let limit = start.deadline.duration_since(tokio::time::Instant::now()) + CUT;
         match within(limit, "the start", self.driver.start(&start, &mut steps)).await {
             Ok(prepared) => {
                 let outcome = Outcome { prepared, steps_us: steps.into_map() };
@@ -252,7 +253,12 @@ impl<D: Driver> Worker<D> {
         Ok(())
     }
 
-    fn ended(&mut self, ended: Ended) {
+    async fn ended(&mut self, ended: Ended) {
+        if self.state() == State::Prepared {
+            tracing::warn!("the prepared sandbox is gone: {}", ended.message);
+            let _ = self.clean().await;
+            return;
+        }
         self.become_state(State::Ended);
         let status = self.status.borrow().clone();
         tracing::info!(actor = status.actor_uid, activation = status.activation, "actor ended: {}", ended.message);
@@ -330,6 +336,14 @@ pub(crate) fn parts(sandbox: Option<Sandbox>, workload: Option<Workload>) -> Res
         return Err(missing("container"));
     }
     Ok((sandbox, workload))
+}
+
+/// The time a start may take.
+pub(crate) fn start_limit(timeout_ms: u64) -> Duration {
+    match timeout_ms {
+        0 => DEFAULT_START,
+        ms => Duration::from_millis(ms).min(MAX_START),
+    }
 }
 
 pub(crate) fn source(snapshot_dir: &str) -> Result<Source, Error> {

@@ -61,3 +61,49 @@ impl Drop for Done {
         self.fetches.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.digest);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_callers_share_one_fetch_which_outlives_the_one_that_began_it() {
+        let fetches = Fetches::default();
+        let digest = Digest::of(b"");
+        let (begun, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let fetch = || {
+            let (begun, go) = (begun.clone(), go.clone());
+            async move {
+                begun.fetch_add(1, Ordering::SeqCst);
+                go.notified().await;
+                Err(Error::NotFound("the one answer".to_owned()))
+            }
+        };
+        let first = fetches.share(&digest, fetch());
+        tokio::time::timeout(Duration::from_millis(20), first).await.expect_err("it waits");
+        let waiting = futures::future::join_all((0..10).map(|_| fetches.share(&digest, fetch())));
+        let (answers, ()) = tokio::join!(waiting, async { go.notify_one() });
+        for answer in answers {
+            assert_eq!(answer.unwrap_err(), Error::NotFound("the one answer".to_owned()));
+        }
+        assert_eq!(begun.load(Ordering::SeqCst), 1);
+        assert!(fetches.0.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_panics_is_an_error_and_the_next_one_begins_anew() {
+        let fetches = Fetches::default();
+        let digest = Digest::of(b"");
+        let e = fetches.share(&digest, async { panic!("a bug") }).await.unwrap_err();
+        assert!(matches!(e, Error::Io(_)));
+        let e = fetches.share(&digest, async { Err(Error::NotFound(String::new())) }).await.unwrap_err();
+        assert!(matches!(e, Error::NotFound(_)));
+    }
+}

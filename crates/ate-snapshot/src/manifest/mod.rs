@@ -9,8 +9,6 @@ mod canonical;
 pub(crate) mod check;
 mod matching;
 #[cfg(test)]
-pub(crate) mod sample;
-#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
