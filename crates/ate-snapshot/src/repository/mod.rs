@@ -102,7 +102,7 @@ impl Repository {
         generation: u64,
         activation: Activation,
     ) -> Result<Prefix, Error> {
-        Prefix::new(self.location(location)?, actor, generation, activation)
+        Ok(Prefix::new(self.location(location)?, actor, generation, activation))
     }
 
     /// Stores a snapshot. When this returns, it is durable and complete. The same snapshot again is fine; another
