@@ -65,10 +65,6 @@ where
         };
         flight.await
     }
-
-    pub(crate) fn is_running(&self, key: &K) -> bool {
-        lock(&self.running).contains_key(key)
-    }
 }
 
 #[cfg(test)]
@@ -101,7 +97,7 @@ mod tests {
         go.notify_one();
         assert_eq!(second.await, Some(7));
         assert_eq!(runs.load(SeqCst), 1);
-        assert!(!flights.is_running(&1));
+        assert!(lock(&flights.running).is_empty());
     }
 
     #[tokio::test]

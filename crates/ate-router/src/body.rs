@@ -10,7 +10,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-use crate::{pool::Http1, route::InFlight};
+use crate::{route::InFlight, wire::Http1};
 
 pub(crate) enum Body {
     Text(Full<Bytes>),
@@ -44,7 +44,14 @@ impl http_body::Body for Body {
         match self.get_mut() {
             Body::Text(text) => Pin::new(text).poll_frame(cx).map_err(|never| match never {}),
             Body::Stream(stream) => {
-                let frame = ready!(Pin::new(&mut stream.body).poll_frame(cx));
+                let mut frame = Pin::new(&mut stream.body).poll_frame(cx);
+                if frame.is_pending()
+                    && let Some((_, connection)) = &stream.connection
+                {
+                    connection.drive(cx);
+                    frame = Pin::new(&mut stream.body).poll_frame(cx);
+                }
+                let frame = ready!(frame);
                 stream.ended = frame.is_none();
                 Poll::Ready(frame)
             }
@@ -68,10 +75,10 @@ impl http_body::Body for Body {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if let Some((port, sender)) = self.connection.take()
+        if let Some((port, connection)) = self.connection.take()
             && (self.ended || self.body.is_end_stream())
         {
-            self.in_flight.route.pools.give_back_http1(port, sender);
+            self.in_flight.route.pools.give_back_http1(port, connection);
         }
     }
 }

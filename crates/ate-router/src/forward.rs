@@ -10,11 +10,12 @@ use crate::{
     body::Body,
     headers,
     host::{self, ActorHost, HostError},
-    pool::{ConnectError, Http1, Http2},
+    pool::{ConnectError, Http2},
     reply,
     route::InFlight,
     server::Shared,
     tunnel,
+    wire::Http1,
 };
 
 /// How long an actor may take to begin its answer. Agents may think for minutes; nothing waits for ever.
@@ -59,10 +60,12 @@ pub(crate) async fn handle(shared: &Shared, client: &HeaderValue, mut request: R
 
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let protocol = response.headers().get(header::UPGRADE).cloned();
-        let (Some(client), Some(protocol)) = (client_upgrade, protocol) else {
+        let (Some(client), Some(protocol), Some((_, connection))) = (client_upgrade, protocol, connection) else {
             return reply::error(&broken(&target.actor, "it switched protocols without being asked"));
         };
-        tunnel::join(client, upgrade::on(&mut response), in_flight, shared.stop.clone());
+        let actor = upgrade::on(&mut response);
+        connection.finish().await;
+        tunnel::join(client, actor, in_flight, shared.stop.clone());
         let mut granted = response.map(|_| Body::text(""));
         headers::strip_hop_by_hop(granted.headers_mut());
         headers::set_upgrade(granted.headers_mut(), protocol);
@@ -180,9 +183,9 @@ async fn send(
 
         let until = Instant::now() + ANSWER_TIMEOUT;
         let (answer, connection) = match connection {
-            Connection::Http1(port, mut sender) => {
-                let answer = tokio::time::timeout_at(until.into(), sender.try_send_request(request)).await;
-                (answer, Some((port, sender)))
+            Connection::Http1(port, mut connection) => {
+                let answer = tokio::time::timeout_at(until.into(), connection.send(request)).await;
+                (answer, Some((port, connection)))
             }
             Connection::Http2(mut sender) => {
                 (tokio::time::timeout_at(until.into(), sender.try_send_request(request)).await, None)
@@ -243,11 +246,11 @@ async fn connect(in_flight: &InFlight, port: u16, http2: bool, deadline: Instant
             None => route.connect_http2(port, deadline).await.map(Connection::Http2),
         };
     }
-    let sender = match route.pools.take_http1(port) {
-        Some(sender) => sender,
+    let connection = match route.pools.take_http1(port).await {
+        Some(connection) => connection,
         None => route.connect_http1(port, deadline).await?,
     };
-    Ok(Connection::Http1(port, sender))
+    Ok(Connection::Http1(port, connection))
 }
 
 fn unconnected(actor: &ActorName, port: u16, e: ConnectError) -> Error {

@@ -18,6 +18,7 @@ mod server;
 mod table;
 mod tunnel;
 mod wake;
+mod wire;
 
 pub use server::{Router, RouterOptions};
 pub use table::RouteTable;

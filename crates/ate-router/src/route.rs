@@ -68,7 +68,7 @@ impl OpenRoute {
             self.gate.reopen();
             return false;
         }
-        self.cut.cancel();
+        self.sever();
         true
     }
 
@@ -80,13 +80,18 @@ impl OpenRoute {
     /// Closes and cuts at once.
     pub(crate) fn cut(&self) {
         self.gate.close();
-        self.cut.cancel();
+        self.sever();
     }
 
     /// Waits for the requests in flight, then cuts what is left. Call after `close`.
     pub(crate) async fn drain(&self, at_most: Duration) {
         let _ = tokio::time::timeout(at_most, self.gate.drained()).await;
+        self.sever();
+    }
+
+    fn sever(&self) {
         self.cut.cancel();
+        self.pools.cut();
     }
 
     fn since_activity(&self) -> Duration {

@@ -4,6 +4,9 @@ use std::{io, path::Path};
 
 use ate_api::{Reason, id::Digest};
 
+/// Characters of a storage server's words that are repeated.
+const MAX_REASON: usize = 400;
+
 /// Clonable, because callers that wait for the same fetch all get its error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -89,14 +92,14 @@ impl Error {
 
     /// A failure of object storage; a full disk and a missing object are recognized.
     pub(crate) fn storage(doing: &str, object: &str, e: &object_store::Error) -> Self {
-        let message = format!("cannot {doing} {object}: {e}");
         if matches!(e, object_store::Error::NotFound { .. }) {
-            Error::NotFound(message)
-        } else if is_disk_full(e) {
-            Error::DiskFull(message)
-        } else {
-            Error::Storage(message)
+            return Error::NotFound(format!("no {object}"));
         }
+        // Servers answer with whole documents; what they are about stands before.
+        let reason = e.to_string();
+        let reason = reason.split("<?xml").next().unwrap_or_default().trim_end_matches([' ', ':']);
+        let message = format!("cannot {doing} {object}: {}", reason.chars().take(MAX_REASON).collect::<String>());
+        if is_disk_full(e) { Error::DiskFull(message) } else { Error::Storage(message) }
     }
 }
 
@@ -120,10 +123,8 @@ pub(crate) fn is_disk_full(e: &(dyn std::error::Error + 'static)) -> bool {
                 return true;
             }
             // `source()` of an io::Error skips the error it wraps and goes on with that one's source.
-            if let Some(inner) = io.get_ref() {
-                if is_disk_full(inner) {
-                    return true;
-                }
+            if io.get_ref().is_some_and(|inner| is_disk_full(inner)) {
+                return true;
             }
         }
         next = e.source();

@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File, Metadata, OpenOptions, Permissions},
     io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -133,18 +133,17 @@ pub(crate) fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Creates a directory and its missing parents, for the owner alone, and makes their names durable.
+/// Creates a directory and its missing parents, for the owner alone. Their names are not durable yet.
 pub(crate) fn create_dir_all(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::DirBuilderExt;
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => path.parent().map_or(Ok(()), sync_dir),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => match path.parent() {
-            Some(parent) => create_dir_all(parent).and_then(|()| create_dir_all(path)),
-            None => Err(Error::io("create", path, &e)),
-        },
-        Err(e) => Err(Error::io("create", path, &e)),
-    }
+    let created = fs::DirBuilder::new().mode(0o700).recursive(true).create(path);
+    created.map_err(|e| Error::io("create", path, &e))
+}
+
+/// The same for the directory everything else is below: when this returns, its name is durable.
+pub(crate) fn create_root(path: &Path) -> Result<(), Error> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
+    create_dir_all(path)?;
+    missing.into_iter().filter_map(Path::parent).try_for_each(sync_dir)
 }
 
 /// Names of the entries of a directory; a name that is not UTF-8 is an error.

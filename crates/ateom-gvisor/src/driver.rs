@@ -28,6 +28,8 @@ use crate::{
 
 /// The kernel frees the memory of a large sandbox before it reports its end.
 const KILL: Duration = Duration::from_secs(30);
+/// To bring back an actor that its own snapshot ended.
+const THAW: Duration = Duration::from_secs(25);
 /// On our own tmpfs: short, because runsc's control socket must fit into 108 bytes.
 const RUN: &str = "/run/ateom";
 
@@ -36,6 +38,8 @@ pub(crate) struct GvisorDriver {
     /// By digest: a binary is asked once.
     binaries: HashMap<String, Arc<Binary>>,
     sandbox: Option<Sandbox>,
+    /// What runs in it.
+    last: Option<Start>,
     /// Namespaces whose sandbox is gone; removed when there is time, but before the next one is connected.
     used: Vec<Netns>,
     count: u64,
@@ -43,7 +47,7 @@ pub(crate) struct GvisorDriver {
 
 impl GvisorDriver {
     pub(crate) fn new(place: Place) -> Self {
-        GvisorDriver { place, binaries: HashMap::new(), sandbox: None, used: Vec::new(), count: 0 }
+        GvisorDriver { place, binaries: HashMap::new(), sandbox: None, last: None, used: Vec::new(), count: 0 }
     }
 
     async fn binary(&mut self, sandbox: &pb::Sandbox) -> Result<(PathBuf, Arc<Binary>), Error> {
@@ -149,7 +153,11 @@ impl Driver for GvisorDriver {
             sandbox.create(&processes).await?;
             steps.mark("create");
         }
-        sandbox.go(image, &processes, steps).await?;
+        match tokio::time::timeout_at(start.deadline, sandbox.go(image, &processes, steps)).await {
+            Ok(result) => result?,
+            Err(_) => return Err(sandbox.not_ready()),
+        }
+        self.last = Some(start.clone());
         Ok(prepared)
     }
 
@@ -158,7 +166,12 @@ impl Driver for GvisorDriver {
     }
 
     async fn thaw(&mut self) -> Result<(), Error> {
-        self.sandbox()?.thaw().await
+        let Some(image) = self.sandbox()?.ended_in() else { return self.sandbox()?.thaw().await };
+        let Some(last) = self.last.clone() else { return Err(Error::new(Reason::WrongState, "nothing was started")) };
+        self.reset().await?;
+        let deadline = tokio::time::Instant::now() + THAW;
+        let again = Start { source: Source::Snapshot(image), deadline, ..last };
+        self.start(&again, &mut Steps::default()).await.map(drop)
     }
 
     async fn reset(&mut self) -> Result<(), Error> {

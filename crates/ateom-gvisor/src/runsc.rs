@@ -139,14 +139,33 @@ impl Call {
     }
 }
 
-/// The cause out of a log: the text of its last fatal line, without dumps.
+/// The cause out of a log of JSON lines: the last error, without dumps.
 fn explain(log: &str) -> String {
-    let fatal = log.lines().rev().find(|l| l.contains("FATAL ERROR") || l.contains("error"));
-    let line = fatal.or_else(|| log.lines().next()).unwrap_or("it said nothing");
-    let text = line.split_once("FATAL ERROR: ").map_or(line, |(_, text)| text);
-    let mut end = text.len().min(MAX_ERROR);
-    while !text.is_char_boundary(end) {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<LogLine>(line).ok());
+    let Some(line) = lines.filter(|l| l.level == "error").last() else { return "it did not say why".to_owned() };
+    let mut end = line.msg.len().min(MAX_ERROR);
+    while !line.msg.is_char_boundary(end) {
         end -= 1;
     }
-    text[..end].to_owned()
+    line.msg[..end].to_owned()
+}
+
+#[derive(serde::Deserialize)]
+struct LogLine {
+    msg: String,
+    level: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_is_the_last_error_in_the_log_and_short() {
+        let log = "{\"msg\":\"first\",\"level\":\"error\"}\n{\"msg\":\"cause\",\"level\":\"error\"}\n{\"msg\":\"x\",\"level\":\"debug\"}\n";
+        assert_eq!(explain(log), "cause");
+        let dump = serde_json::json!({"msg": "ä".repeat(10_000), "level": "error"}).to_string();
+        assert!(explain(&dump).len() <= MAX_ERROR);
+        assert_eq!(explain("garbage"), "it did not say why");
+    }
 }

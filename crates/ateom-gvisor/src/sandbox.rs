@@ -14,7 +14,7 @@ use ateom::{
     driver::{Activation, Container, Scope, SnapshotFile, Workload},
     identity::{self, MOUNT_POINT},
     logs::{ContainerLog, Stdio},
-    network::{ACTOR_ADDRESS, Netns},
+    network::{self, ACTOR_ADDRESS, Netns},
     process::{Exit, Processes, Watch},
     readiness::wait_ready,
     rootfs::Rootfs,
@@ -34,6 +34,9 @@ const START: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(30);
 /// Reading or writing the memory of a large actor.
 const IMAGE: Duration = Duration::from_secs(10 * 60);
+/// Connections that are being closed right now get this long.
+const SETTLE: Duration = Duration::from_millis(300);
+const SETTLE_POLL: Duration = Duration::from_millis(5);
 /// Hostname of a sandbox made before it is known who will live in it, and of names that are not hostnames.
 const NAMELESS: &str = "actor";
 
@@ -61,8 +64,8 @@ pub(crate) struct Sandbox {
     created: bool,
     /// The sandbox process, once there is one.
     process: Option<Watch>,
-    /// Binaries of the older generation end the sandbox with a checkpoint; to thaw is to restore from this.
-    frozen_in: Option<PathBuf>,
+    /// Binaries of the older generation end the sandbox with a checkpoint.
+    ended_in: Option<PathBuf>,
 }
 
 /// What a sandbox is built from.
@@ -87,7 +90,7 @@ impl Sandbox {
             members: Vec::new(),
             created: false,
             process: None,
-            frozen_in: None,
+            ended_in: None,
         }
     }
 
@@ -102,13 +105,15 @@ impl Sandbox {
             self.volumes.insert(volume.name.clone(), dir);
         }
         for (i, container) in workload.containers.iter().enumerate() {
-            self.add(container, build, i == 0)?;
+            self.add(container, build, i)?;
         }
         Ok(())
     }
 
-    fn add(&mut self, c: &Container, build: &Build<'_>, is_root: bool) -> Result<(), Error> {
-        let Build { id: sandbox, resolv_conf, .. } = *build;
+    fn add(&mut self, c: &Container, build: &Build<'_>, i: usize) -> Result<(), Error> {
+        let resolv_conf = build.resolv_conf;
+        // runsc takes an id for a prefix too: none may be the beginning of another.
+        let id = |i: usize| format!("{}-{i:03}", build.id);
         let hostname = build.hostname.filter(|h| is_hostname(h)).unwrap_or(NAMELESS);
         check_name("container", &c.name)?;
         if c.args.is_empty() {
@@ -120,8 +125,8 @@ impl Sandbox {
         let rootfs = Rootfs::mount(&layers, &bundle).map_err(image)?;
         let made = furnish(&rootfs, c, hostname, resolv_conf);
         let placement = Placement {
-            sandbox,
-            is_root,
+            sandbox: &id(0),
+            is_root: i == 0,
             rootfs: rootfs.path(),
             netns: self.netns.path(),
             identity: &self.identity,
@@ -139,8 +144,7 @@ impl Sandbox {
         }
         fs::write(bundle.join("config.json"), spec.to_string()).map_err(io("write a bundle"))?;
         let (log, stdio) = ContainerLog::start(&c.name).map_err(io("open a container's output"))?;
-        let id = if is_root { sandbox.to_owned() } else { format!("{sandbox}-{}", c.name) };
-        self.members.push(Member { container: c.clone(), id, bundle, log, stdio: Some(stdio) });
+        self.members.push(Member { container: c.clone(), id: id(i), bundle, log, stdio: Some(stdio) });
         Ok(())
     }
 
@@ -280,8 +284,22 @@ impl Sandbox {
         Ok(())
     }
 
+    /// What the actor was asked until the deadline, and did not answer.
+    pub(crate) fn not_ready(&self) -> Error {
+        let probe = |m: &Member| {
+            let readyz = m.container.readyz.as_ref()?;
+            Some(format!("container `{}` at port {} with GET {}", m.container.name, readyz.port, readyz.path))
+        };
+        let probes: Vec<_> = self.members.iter().filter_map(probe).collect();
+        Error::new(Reason::NotReady, format!("not ready in time; asked {}", probes.join(", ")))
+            .hint("see the actor's log; it must answer 2xx within the time")
+    }
+
     pub(crate) async fn checkpoint(&mut self, dir: &Path, scope: Scope) -> Result<Vec<SnapshotFile>, Error> {
         let root = self.members[0].id.clone();
+        if scope == Scope::Full && !self.runsc.binary.is_modern() {
+            self.check_one_chance(dir).await?;
+        }
         self.runsc.call(["pause", &root], None, PAUSE).await?;
         let saved = self.save(dir, scope, &root).await;
         if saved.is_err() {
@@ -292,6 +310,33 @@ impl Sandbox {
             }
         }
         saved
+    }
+
+    /// Binaries of the older generation end the actor when they fail to save it: what can be known to fail is refused.
+    async fn check_one_chance(&self, dir: &Path) -> Result<(), Error> {
+        let version = &self.runsc.binary.version;
+        let settled = tokio::time::Instant::now() + SETTLE;
+        let open = loop {
+            let open = network::open_connections().map_err(io("list the actor's connections"))?;
+            if open.is_empty() || tokio::time::Instant::now() > settled {
+                break open;
+            }
+            tokio::time::sleep(SETTLE_POLL).await;
+        };
+        if let Some(first) = open.first() {
+            let message =
+                format!("runsc {version} cannot save open connections, of which there are {}: {first}", open.len());
+            return Err(Error::new(Reason::SandboxFailed, message)
+                .hint("try again when they are closed (up to a minute after), or use a newer runsc"));
+        }
+        let free = rustix::fs::statvfs(dir).map_err(|e| io("ask for free space")(e.into()))?;
+        let free = free.f_bavail.saturating_mul(free.f_frsize);
+        let memory = self.pid().map_or(0, |pid| ateom::stats::memory_bytes(pid.as_raw_nonzero().get().cast_unsigned()));
+        if free < memory {
+            let message = format!("{free} bytes are free, the actor has {memory} bytes of memory");
+            return Err(Error::new(Reason::DiskFull, message));
+        }
+        Ok(())
     }
 
     async fn save(&mut self, dir: &Path, scope: Scope, root: &str) -> Result<Vec<SnapshotFile>, Error> {
@@ -307,7 +352,9 @@ impl Sandbox {
             args.push(root.into());
             self.runsc.call(args, None, IMAGE).await?;
             if !self.runsc.binary.is_modern() {
-                self.frozen_in = Some(dir.to_owned());
+                // The sandbox has ended with it, as it should.
+                self.process = None;
+                self.ended_in = Some(dir.to_owned());
             }
         }
         if !self.volumes.is_empty() {
@@ -317,9 +364,13 @@ impl Sandbox {
         list(dir)
     }
 
-    pub(crate) async fn thaw(&mut self) -> Result<(), Error> {
-        let root = self.members[0].id.clone();
-        self.runsc.call(["resume", &root], None, PAUSE).await
+    pub(crate) async fn thaw(&self) -> Result<(), Error> {
+        self.runsc.call(["resume", &self.members[0].id], None, PAUSE).await
+    }
+
+    /// The snapshot with which the sandbox ended, if it did: to thaw it means to restore it.
+    pub(crate) fn ended_in(&self) -> Option<PathBuf> {
+        self.ended_in.clone()
     }
 
     /// Resolves when the sandbox process ends.

@@ -110,6 +110,11 @@ pub(crate) fn enter(socket: &Path) -> io::Result<Inside> {
 
     mount("proc", "/proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, "")?;
     fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+    // The kernel's table of connections says which ones an actor has: closed ones as long as gVisor keeps them itself,
+    // and only those whose beginning was seen.
+    for (setting, value) in [("nf_conntrack_tcp_timeout_time_wait", "60"), ("nf_conntrack_tcp_loose", "0")] {
+        let _ = fs::write(format!("/proc/sys/net/netfilter/{setting}"), value);
+    }
     // Actors have IPv4 only; link-local addresses would only make each namespace slower to come up.
     for scope in ["all", "default"] {
         let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1");

@@ -80,6 +80,29 @@ impl Netns {
     }
 }
 
+/// Marks of connections: who closed first.
+const PEER_FIRST: u32 = 1;
+const ACTOR_FIRST: u32 = 2;
+
+/// TCP connections that are not over yet inside the actor, as `CLIENT:PORT STATE`.
+pub fn open_connections() -> io::Result<Vec<String>> {
+    Ok(parse_conntrack(&fs::read_to_string("/proc/net/nf_conntrack")?))
+}
+
+fn parse_conntrack(table: &str) -> Vec<String> {
+    let actor = format!("src={ACTOR_ADDRESS}");
+    let open = |line: &str| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let state = *words.get(5)?;
+        let mark = format!("mark={ACTOR_FIRST}");
+        let over = state == "CLOSE" || (state == "TIME_WAIT" && !words.contains(&mark.as_str()));
+        let is_open = words[2] == "tcp" && words.contains(&actor.as_str()) && !over;
+        let value = |name: &str| words.iter().find_map(|w| w.strip_prefix(name));
+        is_open.then(|| format!("{}:{} {state}", value("src=").unwrap_or("?"), value("sport=").unwrap_or("?")))
+    };
+    table.lines().filter_map(open).collect()
+}
+
 /// Makes the namespaces of a worker's sandboxes, one after the other.
 pub struct ActorNetwork {
     handle: Handle,
@@ -241,6 +264,17 @@ async fn translate(interface: &WorkerInterface, processes: &Processes) -> Result
                 type nat hook prerouting priority dstnat;
                 iifname \"{name}\" ip daddr {address} meta l4proto tcp dnat to {ACTOR_ADDRESS}
             }}
+            # Our readiness probes need no translation and no memory of them.
+            chain output {{
+                type filter hook output priority raw;
+                ip daddr {ACTOR_ADDRESS} notrack
+            }}
+            # Who closes a connection first keeps it for another minute: see `open_connections`.
+            chain forward {{
+                type filter hook forward priority filter;
+                iifname \"{name}\" tcp flags & fin == fin ct mark 0 ct mark set {PEER_FIRST}
+                iifname != \"{name}\" tcp flags & fin == fin ct mark 0 ct mark set {ACTOR_FIRST}
+            }}
             chain postrouting {{
                 type nat hook postrouting priority srcnat;
                 oifname \"{name}\" masquerade
@@ -253,4 +287,21 @@ async fn translate(interface: &WorkerInterface, processes: &Processes) -> Result
     let output =
         processes.output(&mut command, NFT_LIMIT, NFT_CAP).await.map_err(|e| NetworkError::Nft(e.to_string()))?;
     if output.exit.success() { Ok(()) } else { Err(NetworkError::Nft(output.stderr.trim().to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_conntrack;
+
+    #[test]
+    fn connections_of_the_actor_are_found_in_the_kernels_table_until_they_are_closed() {
+        let table = "ipv4     2 tcp      6 431999 ESTABLISHED src=10.96.0.1 dst=10.96.0.2 sport=51656 dport=8080 src=169.254.17.2 dst=169.254.17.1 sport=8080 dport=51656 [ASSURED] mark=0 zone=0 use=2\n\
+            ipv4     2 tcp      6 9 CLOSE src=10.96.0.1 dst=10.96.0.2 sport=51658 dport=8080 src=169.254.17.2 dst=169.254.17.1 sport=8080 dport=51658 [ASSURED] mark=0 zone=0 use=2\n\
+            ipv4     2 udp      17 29 src=169.254.17.2 dst=9.9.9.9 sport=1 dport=53 src=9.9.9.9 dst=10.96.0.2 sport=53 dport=1 mark=0 zone=0 use=2\n\
+            ipv4     2 tcp      6 110 TIME_WAIT src=169.254.17.2 dst=1.2.3.4 sport=999 dport=80 src=1.2.3.4 dst=10.96.0.2 sport=80 dport=999 [ASSURED] mark=2 zone=0 use=2\n\
+            ipv4     2 tcp      6 110 TIME_WAIT src=169.254.17.2 dst=1.2.3.4 sport=998 dport=80 src=1.2.3.4 dst=10.96.0.2 sport=80 dport=998 [ASSURED] mark=1 zone=0 use=2\n";
+        assert_eq!(parse_conntrack(table), ["10.96.0.1:51656 ESTABLISHED", "169.254.17.2:999 TIME_WAIT"]);
+        assert!(parse_conntrack("").is_empty());
+        assert!(parse_conntrack("tcp\nipv4 2 tcp").is_empty());
+    }
 }

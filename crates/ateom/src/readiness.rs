@@ -31,8 +31,7 @@ const STATUS_LINE: usize = 64;
 pub async fn wait_ready(address: IpAddr, readyz: &Readyz) {
     let Ok(port) = u16::try_from(readyz.port) else { return std::future::pending().await };
     let path = if readyz.path.starts_with('/') { readyz.path.clone() } else { format!("/{}", readyz.path) };
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nUser-Agent: ate-readyz\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nUser-Agent: ate-readyz\r\n\r\n");
     let since = Instant::now();
     loop {
         let patient = since.elapsed() > IMPATIENT;
@@ -47,6 +46,9 @@ pub async fn wait_ready(address: IpAddr, readyz: &Readyz) {
 async fn attempt(to: SocketAddr, connect: Duration, request: &[u8]) -> bool {
     let Ok(socket) = TcpSocket::new_v4() else { return false };
     let Ok(Ok(mut stream)) = timeout(connect, socket.connect(to)).await else { return false };
+    // We leave first and at once: a connection the actor closes first lingers inside for a minute, and sandboxes that
+    // cannot save connections could not be saved for as long.
+    let _ = stream.set_zero_linger();
     let ask = async {
         stream.write_all(request).await.ok()?;
         let mut line = Vec::with_capacity(STATUS_LINE);

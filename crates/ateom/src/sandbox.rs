@@ -32,6 +32,8 @@ pub struct Start {
     pub sandbox: Sandbox,
     pub workload: Workload,
     pub source: Source,
+    /// When the actor must be ready.
+    pub deadline: tokio::time::Instant,
 }
 
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use crate::{
     driver::{self as pb, driver_server},
     sandbox::{Info, Source, Start},
     stats,
-    worker::{Command, Reply, Status, parts, source},
+    worker::{self, Command, Reply, Status, parts, source},
 };
 
 pub(crate) struct Server {
@@ -43,7 +43,8 @@ impl Server {
     ) -> Result<pb::Outcome, GrpcStatus> {
         let (sandbox, workload) = parts(sandbox, workload)?;
         let activation = activation.ok_or_else(|| Error::new(Reason::Invalid, "the request has no activation"))?;
-        let start = Box::new(Start { activation, sandbox, workload, source });
+        let deadline = tokio::time::Instant::now() + worker::start_limit(activation.timeout_ms);
+        let start = Box::new(Start { activation, sandbox, workload, source, deadline });
         self.ask(|reply| Command::Start(start, reply)).await
     }
 }

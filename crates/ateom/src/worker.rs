@@ -29,8 +29,11 @@ use crate::{
 /// A start that names no limit.
 const DEFAULT_START: Duration = Duration::from_secs(60);
 const MAX_START: Duration = Duration::from_secs(15 * 60);
-/// Writing the memory of a large actor to a slow disk.
-const CHECKPOINT: Duration = Duration::from_secs(10 * 60);
+/// How much later than its own deadline a driver is cut short.
+const CUT: Duration = Duration::from_secs(2);
+/// Writing the memory of a large actor to a slow disk. Drivers have limits of their own, below this: one that is cut
+/// short here leaves its actor frozen.
+const CHECKPOINT: Duration = Duration::from_secs(20 * 60);
 const PREPARE: Duration = Duration::from_secs(60);
 const THAW: Duration = Duration::from_secs(30);
 const RESET: Duration = Duration::from_secs(60);
@@ -170,10 +173,8 @@ impl<D: Driver> Worker<D> {
         self.prepared = None;
         self.become_state(State::Starting);
         let mut steps = Steps::default();
-        let limit = match start.activation.timeout_ms {
-            0 => DEFAULT_START,
-            ms => Duration::from_millis(ms).min(MAX_START),
-        };
+        // The driver keeps the deadline itself, where it knows what was waited for; this is for the case it does not.
+        let limit = start.deadline.duration_since(tokio::time::Instant::now()) + CUT;
         match within(limit, "the start", self.driver.start(&start, &mut steps)).await {
             Ok(prepared) => {
                 let outcome = Outcome { prepared, steps_us: steps.into_map() };
@@ -330,6 +331,14 @@ pub(crate) fn parts(sandbox: Option<Sandbox>, workload: Option<Workload>) -> Res
         return Err(missing("container"));
     }
     Ok((sandbox, workload))
+}
+
+/// The time a start may take.
+pub(crate) fn start_limit(timeout_ms: u64) -> Duration {
+    match timeout_ms {
+        0 => DEFAULT_START,
+        ms => Duration::from_millis(ms).min(MAX_START),
+    }
 }
 
 pub(crate) fn source(snapshot_dir: &str) -> Result<Source, Error> {

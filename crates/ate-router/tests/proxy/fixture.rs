@@ -123,10 +123,18 @@ impl Fixture {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: std::error::Error + Send + Sync,
     {
+        self.try_begin(request).await.expect("an answer")
+    }
+
+    pub(crate) async fn try_begin<B>(&self, request: Request<B>) -> hyper::Result<Response<Incoming>>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: std::error::Error + Send + Sync,
+    {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        sender.send_request(request).await.expect("an answer")
+        sender.send_request(request).await
     }
 
     pub(crate) async fn http2<B>(&self) -> hyper::client::conn::http2::SendRequest<B>

@@ -56,15 +56,10 @@ async fn large_bodies_pass_both_ways() {
 #[tokio::test]
 async fn an_actor_that_dies_midway_is_not_taken_for_one_that_ended() {
     let (router, _actor) = one_actor().await;
-    let mut body = within(router.begin(request("a.default.localhost", "/dies-midway"))).await.into_body();
     let broken = within(async {
-        loop {
-            match body.frame().await {
-                Some(Ok(_)) => {}
-                Some(Err(_)) => return true,
-                None => return false,
-            }
-        }
+        // The head may not even have been sent when the end comes.
+        let Ok(response) = router.try_begin(request("a.default.localhost", "/dies-midway")).await else { return true };
+        response.into_body().collect().await.is_err()
     })
     .await;
     assert!(broken);

@@ -58,16 +58,17 @@ struct Inner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalEntry {
     pub digest: Digest,
-    /// Since it was written or fetched.
+    /// Since it was written, fetched or last hashed.
     pub age: Duration,
 }
 
 impl LocalSnapshots {
     /// Takes possession of a directory: creates it if need be and clears what a crash left half-written.
     pub async fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
-        let root = root.into();
+        let root: PathBuf = root.into();
         blocking::run(move || {
-            files::create_dir_all(&root)?;
+            let root = std::path::absolute(&root).map_err(|e| Error::io("find", &root, &e))?;
+            files::create_root(&root)?;
             for name in [STAGING, TRASH] {
                 let dir = root.join(name);
                 absent_is_fine(fs::remove_dir_all(&dir)).map_err(|e| Error::io("clear", &dir, &e))?;
@@ -88,40 +89,57 @@ impl LocalSnapshots {
     /// durable on this node. Adopting the same snapshot twice is fine.
     pub async fn adopt(&self, staging: Staging, manifest: &Manifest) -> Result<LocalSnapshot, Error> {
         manifest.check()?;
-        self.adopt_bytes(staging, manifest.clone(), manifest.to_bytes()).await
+        let snapshot = self.put_in_place(staging, manifest.clone(), manifest.to_bytes()).await?;
+        blocking::run(move || {
+            // All at the end, so that one commit of the file system's journal serves them all. A crash in between
+            // leaves what verification finds damaged; nobody was told of it.
+            snapshot.make_durable()?;
+            Ok(snapshot)
+        })
+        .await
     }
 
-    /// The same for a manifest that was read: its bytes are kept as they are.
-    pub(crate) async fn adopt_bytes(
+    /// The same for a manifest that was fetched: its bytes are kept as they are. A copy that a crash may take is good
+    /// enough, because there is another; on the way to a resume there is no time to wait for the disk.
+    pub(crate) async fn adopt_fetched(
         &self,
         staging: Staging,
         manifest: Manifest,
         bytes: Vec<u8>,
     ) -> Result<LocalSnapshot, Error> {
+        self.put_in_place(staging, manifest, bytes).await
+    }
+
+    async fn put_in_place(
+        &self,
+        mut staging: Staging,
+        manifest: Manifest,
+        bytes: Vec<u8>,
+    ) -> Result<LocalSnapshot, Error> {
         staging.matches(&manifest)?;
         let digest = Digest::of(&bytes);
-        let dir = self.dir_of(&digest);
-        let snapshot = LocalSnapshot::new(dir.clone(), digest.clone(), manifest, bytes);
-        let (staging, snapshot) = blocking::run(move || {
-            staging.complete(snapshot.manifest_bytes())?;
-            Ok((staging, snapshot))
-        })
-        .await?;
-        // What is there already is as good, unless it is damaged; then it is out of the way after `get`.
-        match self.get(&digest).await {
-            Ok(present) => return Ok(present),
-            Err(Error::NotFound(_) | Error::Corrupt { .. }) => {}
-            Err(e) => return Err(e),
-        }
-        blocking::run(move || {
-            match staging.rename_to(&dir) {
-                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {} // adopted by another call just now
-                other => other.map_err(|e| Error::io("put in place", &dir, &e))?,
+        let snapshot = LocalSnapshot::new(self.dir_of(&digest), digest.clone(), manifest, bytes);
+        loop {
+            let (dir, candidate) = (self.dir_of(&digest), snapshot.clone());
+            let taken;
+            (staging, taken) = blocking::run(move || {
+                staging.complete(candidate.manifest_bytes())?;
+                match staging.rename_to(&dir) {
+                    Ok(()) => Ok((staging, false)),
+                    Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok((staging, true)),
+                    Err(e) => Err(Error::io("put in place", &dir, &e)),
+                }
+            })
+            .await?;
+            if !taken {
+                return Ok(snapshot);
             }
-            files::sync_dir(dir.parent().unwrap_or(&dir))?;
-            Ok(snapshot)
-        })
-        .await
+            // What is there already is as good, unless it is damaged; then `get` has put it out of the way.
+            match self.get(&digest).await {
+                Err(Error::NotFound(_) | Error::Corrupt { .. }) => {}
+                found => return found,
+            }
+        }
     }
 
     /// The snapshot with this manifest digest, verified. Files that look as they did when they were last hashed
@@ -135,8 +153,11 @@ impl LocalSnapshots {
                 let (root, snapshot) = (self.inner.root.clone(), digest.clone());
                 tracing::warn!(%snapshot, problem, "snapshot is damaged, putting it aside");
                 blocking::run(move || {
-                    quarantine::put_aside(&root, &dir, &snapshot)?;
-                    Err(Error::Corrupt { snapshot, problem })
+                    // What is gone by now was removed while we looked, or put aside by another caller.
+                    match quarantine::put_aside(&root, &dir, &snapshot)? {
+                        true => Err(Error::Corrupt { snapshot, problem }),
+                        false => Err(Error::NotFound(format!("no copy of {snapshot} on this node"))),
+                    }
                 })
                 .await
             }

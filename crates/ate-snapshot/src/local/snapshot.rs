@@ -53,9 +53,17 @@ impl LocalSnapshot {
         self.dir.join(MANIFEST_NAME)
     }
 
+    /// Files were made durable when they were sealed; this is for the manifest and all names. Blocks.
+    pub(super) fn make_durable(&self) -> Result<(), Error> {
+        files::sync_file(&self.manifest_path())?;
+        files::sync_dir(&self.files_dir)?;
+        files::sync_dir(&self.dir)?;
+        self.dir.parent().map_or(Ok(()), files::sync_dir)
+    }
+
     /// Renews the stamps after hard links to the files were made, which changes their `ctime`. A file that changed
     /// in any other way keeps its old stamp and will be hashed again. Blocks.
-    pub(crate) fn renew_stamps(&self) -> Result<(), Error> {
+    pub(crate) fn renew_stamps(&self) {
         let mut stamps = read_stamps(&self.dir);
         for (name, stamp) in &mut stamps {
             if let Ok(metadata) = fs::symlink_metadata(self.files_dir.join(name)) {
@@ -65,7 +73,7 @@ impl LocalSnapshot {
                 }
             }
         }
-        write_stamps(&self.dir, &stamps)
+        keep_stamps(&self.dir, &stamps);
     }
 }
 
@@ -88,11 +96,12 @@ pub(super) async fn verify(dir: PathBuf, digest: Digest) -> Result<LocalSnapshot
         blocking::run_each(changed, move |file| Ok(rehash(&files_dir, file))).await.map_err(Problem::Failed)?;
     let fresh: Stamps = hashed.into_iter().collect::<Result<_, _>>()?;
     let (dir, stamps) = (snapshot.dir.clone(), stamps.into_iter().chain(fresh).collect());
-    // Without stamps the next verification is slower, nothing else.
-    if let Err(error) = blocking::run(move || write_stamps(&dir, &stamps)).await {
-        tracing::warn!(%error, "cannot keep the stamps of a snapshot");
-    }
-    Ok(snapshot)
+    blocking::run(move || {
+        keep_stamps(&dir, &stamps);
+        Ok(snapshot)
+    })
+    .await
+    .map_err(Problem::Failed)
 }
 
 /// The snapshot, its stamps, and the files that must be hashed.
@@ -163,6 +172,13 @@ fn problem(dir: &Path, name: &str, e: &io::Error) -> Problem {
 fn read_stamps(dir: &Path) -> Stamps {
     let bytes = files::read_small(&dir.join(STAMPS), MAX_STAMPS).ok().flatten();
     bytes.and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default()
+}
+
+/// Without stamps the next verification is slower, nothing else.
+fn keep_stamps(dir: &Path, stamps: &Stamps) {
+    if let Err(error) = write_stamps(dir, stamps) {
+        tracing::warn!(%error, "cannot keep the stamps of a snapshot");
+    }
 }
 
 pub(super) fn write_stamps(dir: &Path, stamps: &Stamps) -> Result<(), Error> {

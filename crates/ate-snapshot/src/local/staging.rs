@@ -43,7 +43,7 @@ impl Staging {
 
     /// Where the files go: empty, mode 0700.
     pub fn dir(&self) -> &Path {
-        &self.files_dir
+        self.files_dir.as_path()
     }
 
     /// Hashes the files, makes them durable and read-only, and refuses a directory that holds anything else.
@@ -89,19 +89,16 @@ impl Staging {
         if same { Ok(()) } else { Err(Error::Manifest("its files are not those that were sealed".to_owned())) }
     }
 
-    /// Adds manifest and stamps and makes everything durable but the name of the directory itself. Blocks.
+    /// Adds manifest and stamps. Blocks.
     pub(super) fn complete(&self, manifest: &[u8]) -> Result<(), Error> {
         let path = self.dir.join(MANIFEST_NAME);
-        absent_is_fine(fs::remove_file(&path)).map_err(|e| Error::io("replace", &path, &e))?;
-        files::write_new(&path, manifest)?;
+        fs::write(&path, manifest).map_err(|e| Error::io("write", &path, &e))?;
         let stamps: Stamps = self.sealed.iter().map(|(name, (_, stamp))| (name.clone(), stamp.clone())).collect();
-        write_stamps(&self.dir, &stamps)?;
-        files::sync_dir(&self.files_dir)?;
-        files::sync_dir(&self.dir)
+        write_stamps(&self.dir, &stamps)
     }
 
-    /// Blocks.
-    pub(super) fn rename_to(mut self, dir: &Path) -> io::Result<()> {
+    /// Gives the directory its place among the snapshots. Blocks.
+    pub(super) fn rename_to(&mut self, dir: &Path) -> io::Result<()> {
         fs::rename(&self.dir, dir)?;
         self.adopted = true;
         Ok(())

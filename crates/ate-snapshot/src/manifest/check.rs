@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ate_api::id::{Digest, Uid};
+use ate_api::id::Digest;
 use serde::Deserialize;
 
 use super::{ENCODING_ZSTD, FORMAT_VERSION, MANIFEST_NAME, MAX_BYTES, MEDIA_TYPE, Manifest};
@@ -60,8 +60,6 @@ impl Manifest {
         ensure(self.generation > 0, || "generation is 0".to_owned())?;
         ensure(self.activation.0 > 0, || "activation is 0".to_owned())?;
 
-        uid("actor.uid", &self.actor.uid)?;
-        uid("template.uid", &self.template.uid)?;
         name("actor.atespace", &self.actor.atespace)?;
         name("actor.name", &self.actor.name)?;
         name("template.namespace", &self.template.namespace)?;
@@ -148,10 +146,6 @@ fn ensure(ok: bool, problem: impl FnOnce() -> String) -> Result<(), Error> {
 
 fn count(field: &str, found: usize, max: usize) -> Result<(), Error> {
     ensure(found <= max, || format!("{field} has {found} entries, more than {max}"))
-}
-
-fn uid(field: &str, uid: &Uid) -> Result<(), Error> {
-    ensure(Uid::parse(uid.as_str()).is_some(), || format!("{field} {:?} is not a uuid", clip(uid.as_str())))
 }
 
 fn name(field: &str, s: &str) -> Result<(), Error> {

@@ -5,7 +5,6 @@
 //! reader checks *before* parsing. A manifest says which binaries it needs; whether they may run is never
 //! its decision.
 
-mod canonical;
 pub(crate) mod check;
 mod matching;
 #[cfg(test)]
@@ -14,6 +13,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use ate_api::{
+    canonical,
     id::{Activation, Digest, Uid},
     resource::template::Scope,
     time::Timestamp,
@@ -128,6 +128,16 @@ pub struct File {
 }
 
 impl Manifest {
+    /// The bytes that are stored, and whose sha256 names the snapshot: canonical JSON.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        canonical::to_vec(&serde_json::to_value(self).expect("a manifest has string keys and always serializes"))
+    }
+
+    /// sha256 of [`Manifest::to_bytes`].
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.to_bytes())
+    }
+
     /// Bytes of all files together.
     pub fn total_size(&self) -> u64 {
         self.files.iter().fold(0, |sum, f| sum.saturating_add(f.size))

@@ -54,9 +54,16 @@ impl Place {
         Ok(true)
     }
 
+    /// From the snapshot's folder up to that of the location: any of them may be new.
+    fn sync_dirs(&self) -> Result<(), Error> {
+        let dir = self.dir();
+        dir.ancestors().take_while(|d| d.starts_with(&self.base)).try_for_each(files::sync_dir)
+    }
+
     /// Links or copies the files, makes them durable, and only then lets the manifest appear.
     pub(super) fn upload(&self, snapshot: &LocalSnapshot) -> Result<(), Error> {
         let dir = self.dir();
+        files::create_root(&self.base)?;
         files::create_dir_all(&dir)?;
         self.check_dirs()?;
         let manifest = dir.join(MANIFEST_NAME);
@@ -66,14 +73,15 @@ impl Place {
         for file in &snapshot.manifest.files {
             put_file(snapshot, file, &dir.join(object_name(file)))?;
         }
-        files::sync_dir(&dir)?;
+        self.sync_dirs()?;
         match fs::hard_link(snapshot.manifest_path(), &manifest) {
             Ok(()) => files::sync_dir(&dir)?,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return self.same_or_fenced(snapshot),
             Err(e) if cannot_link(&e) => self.copy_manifest(snapshot, &manifest)?,
             Err(e) => return Err(Error::io("create", &manifest, &e)),
         }
-        snapshot.renew_stamps()
+        snapshot.renew_stamps();
+        Ok(())
     }
 
     fn copy_manifest(&self, snapshot: &LocalSnapshot, manifest: &Path) -> Result<(), Error> {
@@ -92,7 +100,8 @@ impl Place {
         if self.read_manifest()? == snapshot.manifest_bytes() {
             // Its writer may have stopped just short of this.
             files::sync_dir(&self.dir())?;
-            return snapshot.renew_stamps();
+            snapshot.renew_stamps();
+            return Ok(());
         }
         Err(Error::Fenced(self.prefix.to_string()))
     }
@@ -166,7 +175,10 @@ pub(super) fn list(location: &Location) -> Result<Vec<Stored>, Error> {
             let place = Place::new(&prefix);
             let Ok(modified) = fs::symlink_metadata(place.dir()).and_then(|m| m.modified()) else { continue };
             let age = SystemTime::now().duration_since(modified).unwrap_or(Duration::ZERO);
-            found.push(Stored { complete: place.has_manifest()?, prefix, age });
+            match place.has_manifest() {
+                Ok(complete) => found.push(Stored { prefix, complete, age }),
+                Err(error) => tracing::warn!(%error, %prefix, "passing over a snapshot that cannot be looked at"),
+            }
         }
     }
     Ok(found)

@@ -11,6 +11,8 @@
 
 mod bucket;
 mod folder;
+#[cfg(test)]
+mod full_disk_tests;
 mod prefix;
 mod receive;
 #[cfg(test)]
@@ -100,11 +102,12 @@ impl Repository {
         generation: u64,
         activation: Activation,
     ) -> Result<Prefix, Error> {
-        Prefix::new(self.location(location)?, actor, generation, activation)
+        Ok(Prefix::new(self.location(location)?, actor, generation, activation))
     }
 
     /// Stores a snapshot. When this returns, it is durable and complete. The same snapshot again is fine; another
-    /// one at the same prefix is [`Error::Fenced`]. After any other error nothing is visible.
+    /// one at the same prefix is [`Error::Fenced`]. What an upload that failed has written is removed, unless its
+    /// manifest is there: then only the last step is unsure, and the caller repeats the call or deletes the prefix.
     pub async fn upload(&self, prefix: &Prefix, snapshot: &LocalSnapshot) -> Result<(), Error> {
         if snapshot.manifest.files.iter().any(|f| f.encoding.as_deref() != prefix.encoding()) {
             return Err(Error::Manifest(format!("its files are not encoded as {prefix} needs it")));
@@ -172,7 +175,7 @@ impl Repository {
             .try_collect()
             .await?;
         fetched.into_iter().for_each(|(file, stamp)| staging.note(file, stamp));
-        local.adopt_bytes(staging, manifest, bytes).await
+        local.adopt_fetched(staging, manifest, bytes).await
     }
 
     /// The manifest as it is stored, with its bytes. Nothing else is fetched.

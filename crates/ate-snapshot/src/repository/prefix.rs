@@ -60,20 +60,15 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    pub(super) fn new(location: Location, actor: &Uid, generation: u64, activation: Activation) -> Result<Self, Error> {
-        // A uid may have been read from somewhere without being checked; a path is made of it here.
-        if Uid::parse(actor.as_str()).is_none() {
-            let (location, problem) = (location.to_string(), format!("{actor:?} is not a uid"));
-            return Err(Error::Location { location, problem });
-        }
-        Ok(Prefix { location, actor: actor.clone(), generation, activation })
+    pub(super) fn new(location: Location, actor: &Uid, generation: u64, activation: Activation) -> Self {
+        Prefix { location, actor: actor.clone(), generation, activation }
     }
 
     /// From the last two parts of the place, as [`Prefix::parts`] has them.
     pub(super) fn from_parts(location: &Location, actor: &str, numbers: &str) -> Option<Self> {
         let (generation, activation) = numbers.split_once('-')?;
         let (generation, activation) = (generation.parse().ok()?, Activation(activation.parse().ok()?));
-        let prefix = Prefix { location: location.clone(), actor: Uid::parse(actor)?, generation, activation };
+        let prefix = Prefix::new(location.clone(), &Uid::parse(actor)?, generation, activation);
         // Only the form we write: no signs, no other number of zeros.
         (prefix.parts()[2] == numbers).then_some(prefix)
     }
@@ -137,7 +132,7 @@ mod tests {
     fn a_prefix_reads_back_from_its_url() {
         for location in ["file:///var/lib/ate", "s3://bucket", "gs://bucket/some/path", "file:///a%20b"] {
             let location = Location::parse(location).unwrap();
-            let prefix = Prefix::new(location, &Uid::parse(UID).unwrap(), 7, Activation(12)).unwrap();
+            let prefix = Prefix::new(location, &Uid::parse(UID).unwrap(), 7, Activation(12));
             assert_eq!(prefix.to_string().parse::<Prefix>().unwrap(), prefix);
             assert!(prefix.to_string().ends_with(&format!("/actors/{UID}/00000007-12")));
         }

@@ -76,3 +76,27 @@ fn decoder(stored: impl Read) -> io::Result<impl Read> {
     decoder.window_log_max(MAX_WINDOW_LOG)?;
     Ok(decoder)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{files::BLOCK, sample::file};
+
+    #[test]
+    fn an_object_that_never_ends_is_cut_off_at_the_size_the_manifest_names() {
+        struct Endless(usize);
+        impl Read for Endless {
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                self.0 += buf.len();
+                assert!(self.0 <= 2 * BLOCK, "it is read far beyond its size");
+                buf.fill(0);
+                Ok(buf.len())
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pages.img");
+        let e = receive(&Digest::of(b""), &file("pages.img", &[0; 100]), Endless(0), &path).unwrap_err();
+        assert!(matches!(&e, Error::Corrupt { problem, .. } if problem.contains("longer")), "{e}");
+        assert!(!path.exists());
+    }
+}

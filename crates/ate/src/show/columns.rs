@@ -313,7 +313,7 @@ mod tests {
             shown_as(Kind::Actor, actor, "a"),
             shown_as(Kind::Worker, worker, "w"),
             shown_as(Kind::Asset, asset, "x"),
-            shown_as(Kind::Atespace, view(AtespaceSpec {}, AtespaceStatus { actors: 3 }), "default"),
+            shown_as(Kind::Atespace, view(AtespaceSpec::default(), AtespaceStatus { actors: 3 }), "default"),
         ] {
             for (title, cell) in cells {
                 assert!(!cell.is_empty(), "{title} is empty");

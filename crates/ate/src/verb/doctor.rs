@@ -164,19 +164,21 @@ fn no_herder() -> Check {
     check("herders", false, "no program ateom-CLASS was found", fix)
 }
 
-/// What a herder says of its own needs.
+/// The herder itself, and what it says of its own needs.
 fn ask(herder: &herders::Herder) -> Vec<Check> {
+    let program = herder.program.display();
     let failed = |detail: String| vec![check("herder", false, detail, "install it anew")];
-    match Command::new(&herder.program).arg("doctor").output() {
-        // It may end with 1 when a check fails; what it printed counts.
-        Ok(output) => serde_json::from_slice(&output.stdout).unwrap_or_else(|e| {
-            failed(format!(
-                "{} doctor: {e}: {}",
-                herder.program.display(),
-                String::from_utf8_lossy(&output.stderr).trim()
-            ))
-        }),
-        Err(e) => failed(format!("{}: {e}", herder.program.display())),
+    let output = match Command::new(&herder.program).arg("doctor").output() {
+        Ok(output) => output,
+        Err(e) => return failed(format!("{program}: {e}")),
+    };
+    // It may end with 1 when a check fails; what it printed counts.
+    match serde_json::from_slice::<Vec<Check>>(&output.stdout) {
+        Ok(checks) => {
+            let found = check("herder", true, program.to_string(), "");
+            std::iter::once(found).chain(checks).collect()
+        }
+        Err(e) => failed(format!("{program} doctor: {e}: {}", String::from_utf8_lossy(&output.stderr).trim())),
     }
 }
 

@@ -70,6 +70,8 @@ fn main() {
             "exit" => std::process::exit(rest.parse().unwrap_or(0)),
             _ => "?".into(),
         };
-        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{answer}", answer.len());
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}", answer.len());
+        // The client closes first: what is closed here first would linger for a minute.
+        let _ = reader.read(&mut [0]);
     }
 }

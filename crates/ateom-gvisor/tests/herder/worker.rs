@@ -25,6 +25,7 @@ pub(crate) struct Worker {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) address: Ipv4Addr,
     pub(crate) client: DriverClient<Channel>,
+    namespaces: Vec<PathBuf>,
 }
 
 impl Worker {
@@ -59,7 +60,7 @@ impl Worker {
         ip(&["link", "set", &link, "up"]);
         let socket = format!("unix:{}", dir.path().join("herder.sock").display());
         let client = DriverClient::new(Endpoint::try_from(socket).unwrap().connect().await.unwrap());
-        Worker { shim, pid, dir, address, client }
+        Worker { shim, pid, dir, address, client, namespaces: Vec::new() }
     }
 
     pub(crate) fn log_dir(&self) -> PathBuf {
@@ -94,6 +95,21 @@ impl Worker {
         with: (&pb::Sandbox, &pb::Workload),
     ) -> Result<pb::Outcome, Error> {
         let activation = Some(self.activation(actor, number));
+        let request = pb::RunRequest { activation, sandbox: Some(with.0.clone()), workload: Some(with.1.clone()) };
+        let response = self.client.run(request).await.map_err(|s| Error::from(&s))?;
+        Ok(response.into_inner().outcome.unwrap())
+    }
+
+    /// Boots with durable directories from an archive.
+    pub(crate) async fn run_with_data(
+        &mut self,
+        actor: &str,
+        number: u64,
+        with: (&pb::Sandbox, &pb::Workload),
+        archive: &Path,
+    ) -> Result<pb::Outcome, Error> {
+        let data_archive = archive.to_string_lossy().into_owned();
+        let activation = Some(pb::Activation { data_archive, ..self.activation(actor, number) });
         let request = pb::RunRequest { activation, sandbox: Some(with.0.clone()), workload: Some(with.1.clone()) };
         let response = self.client.run(request).await.map_err(|s| Error::from(&s))?;
         Ok(response.into_inner().outcome.unwrap())
@@ -137,6 +153,11 @@ impl Worker {
         self.client.thaw(pb::ThawRequest { activation }).await.map(drop).map_err(|s| Error::from(&s))
     }
 
+    pub(crate) async fn probe(&mut self, sandbox: pb::Sandbox) -> Result<pb::ProbeResponse, Error> {
+        let response = self.client.probe(pb::ProbeRequest { sandbox: Some(sandbox) }).await;
+        response.map(tonic::Response::into_inner).map_err(|s| Error::from(&s))
+    }
+
     pub(crate) async fn reset(&mut self) {
         self.client.reset(pb::ResetRequest {}).await.unwrap();
     }
@@ -149,25 +170,46 @@ impl Worker {
         self.get_port(8080, path)
     }
 
-    /// One HTTP request through the worker's address.
     pub(crate) fn get_port(&self, port: u16, path: &str) -> String {
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(self.address.into(), port), LIMIT).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: actor\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+        request(SocketAddr::new(self.address.into(), port), path, LIMIT).unwrap()
     }
 
-    /// Closes the lifeline, as the end of the node agent would, and waits for the shim.
-    pub(crate) fn end(mut self) -> tempfile::TempDir {
+    pub(crate) fn try_get(&self, path: &str, limit: Duration) -> Option<String> {
+        request(SocketAddr::new(self.address.into(), 8080), path, limit).ok()
+    }
+
+    /// Everything in the worker's pid namespace: pid as we see it, and command line.
+    pub(crate) fn processes(&self) -> Vec<(u32, String)> {
+        let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let Some(ours) = namespace(self.pid) else { return Vec::new() };
+        let all = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok());
+        let inside = all.filter(|&pid| namespace(pid).as_ref() == Some(&ours));
+        inside.map(|pid| (pid, std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default())).collect()
+    }
+
+    /// Closes the lifeline, as the end of the node agent does.
+    pub(crate) fn cut_lifeline(&mut self) {
         drop(self.shim.stdin.take());
+    }
+
+    /// Waits until the shim has ended.
+    pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
         let deadline = Instant::now() + LIMIT;
-        while self.shim.try_wait().unwrap().is_none() {
+        loop {
+            if let Some(status) = self.shim.try_wait().unwrap() {
+                return status;
+            }
             assert!(Instant::now() < deadline, "the herder did not end");
-            std::thread::yield_now();
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn remember(&mut self, namespaces: Vec<PathBuf>) {
+        self.namespaces = namespaces;
+    }
+
+    pub(crate) fn remembered(&self) -> &[PathBuf] {
+        &self.namespaces
     }
 
     pub(crate) fn shim_pid(&self) -> u32 {
@@ -180,6 +222,25 @@ impl Drop for Worker {
         let _ = self.shim.kill();
         let _ = self.shim.wait();
     }
+}
+
+/// One HTTP request; the client closes first.
+fn request(to: SocketAddr, path: &str, limit: Duration) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: actor\r\n\r\n")?;
+    let mut reader = BufReader::new(stream);
+    let mut length = 0;
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 2 {
+        if let Some(value) = line.strip_prefix("Content-Length: ") {
+            length = value.trim().parse().unwrap();
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    Ok(String::from_utf8(body).unwrap())
 }
 
 fn ip(args: &[&str]) {

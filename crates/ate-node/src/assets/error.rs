@@ -1,0 +1,67 @@
+//! What can go wrong with an asset. Each names the asset and where it should have come from.
+
+use std::{io, path::Path};
+
+use ate_api::{Error, Reason, id::Digest};
+
+use crate::disk;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AssetError {
+    #[error("asset {name} (sha256:{digest}) cannot be had from {url}: {message}")]
+    Unavailable { name: String, digest: Digest, url: String, message: String },
+    #[error("asset {name} from {url} is not what was pinned: expected sha256:{expected}, got sha256:{actual}")]
+    DigestMismatch { name: String, url: String, expected: Digest, actual: Digest },
+    #[error("asset {name} from {url} is larger than {limit} bytes, which is {limited_by}")]
+    TooLarge { name: String, url: String, limit: u64, limited_by: &'static str },
+    #[error("archive {name} (sha256:{digest}) cannot be unpacked: {message}")]
+    ArchiveInvalid { name: String, digest: Digest, message: String },
+    #[error("no space left on the disk of the node for asset {name}")]
+    DiskFull { name: String },
+    /// An upload that stopped before its declared end, or went past it.
+    #[error("the upload of an asset is incomplete: {message}")]
+    Incomplete { message: String },
+    /// The local disk failed.
+    #[error("{action} failed: {message}")]
+    Io { action: String, message: String },
+}
+
+impl AssetError {
+    /// A failure of the node's own disk.
+    pub(super) fn io(name: &str, action: &str, path: &Path, e: io::Error) -> Self {
+        if disk::is_full(&e) {
+            return AssetError::DiskFull { name: name.to_owned() };
+        }
+        AssetError::Io { action: format!("{action} {}", path.display()), message: e.to_string() }
+    }
+}
+
+impl From<AssetError> for Error {
+    fn from(e: AssetError) -> Error {
+        let (reason, name, hint) = match &e {
+            AssetError::Unavailable { name, .. } => {
+                (Reason::AssetUnavailable, name.as_str(), "check the urls of the asset in its SandboxConfig")
+            }
+            AssetError::DigestMismatch { name, .. } => (
+                Reason::AssetDigestMismatch,
+                name.as_str(),
+                "the file at the url was replaced: restore it, or pin the new digest in the SandboxConfig",
+            ),
+            AssetError::TooLarge { name, .. } => {
+                (Reason::AssetTooLarge, name.as_str(), "correct the size of the asset in its SandboxConfig")
+            }
+            AssetError::ArchiveInvalid { name, .. } => (
+                Reason::ArchiveInvalid,
+                name.as_str(),
+                "make the archive again from plain files, directories and links",
+            ),
+            AssetError::DiskFull { name } => {
+                (Reason::DiskFull, name.as_str(), "free space on the disk of the node's data directory")
+            }
+            AssetError::Incomplete { .. } => (Reason::Invalid, "", "upload the asset again"),
+            AssetError::Io { .. } => (Reason::Internal, "", ""),
+        };
+        let object = if name.is_empty() { String::new() } else { format!("asset/{name}") };
+        Error::new(reason, e.to_string()).on(object).hint(hint)
+    }
+}
