@@ -12,7 +12,7 @@ pub const DEFAULT_SPACE: &str = "default";
 pub const ACTOR_DNS_SUFFIX: &str = "actors.resources.substrate.ate.dev";
 
 /// A unique id that is never used again, also not by an object of the same name. A UUID in text form.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Uid(String);
 
@@ -30,6 +30,13 @@ impl Uid {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Uid {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let s = String::deserialize(d)?;
+        Uid::parse(&s).ok_or_else(|| serde::de::Error::custom("not a UUID in canonical text form"))
     }
 }
 
@@ -139,8 +146,34 @@ impl fmt::Display for Digest {
 }
 
 impl<'de> Deserialize<'de> for Digest {
+    /// Without prefix, as it is written: one digest has one form in JSON.
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let s = String::deserialize(d)?;
-        Digest::parse(&s).ok_or_else(|| serde::de::Error::custom("not a sha256 in lower-case hex"))
+        Digest::parse(&s)
+            .filter(|digest| digest.as_str() == s)
+            .ok_or_else(|| serde::de::Error::custom("not a sha256 as 64 lower-case hex digits"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_from_outside_are_checked_before_a_path_is_built_from_them() {
+        for bad in ["\"../x\"", "\"\"", "\"0193A0B0-0000-7000-8000-000000000000\"", "1"] {
+            assert!(serde_json::from_str::<Uid>(bad).is_err(), "{bad}");
+        }
+        let uid = Uid::generate();
+        assert_eq!(serde_json::from_str::<Uid>(&serde_json::to_string(&uid).unwrap()).unwrap(), uid);
+    }
+
+    #[test]
+    fn a_digest_has_one_form_in_json() {
+        let digest = Digest::of(b"");
+        assert_eq!(Digest::parse(&format!("sha256:{digest}")), Some(digest.clone()));
+        assert!(serde_json::from_str::<Digest>(&format!("\"sha256:{digest}\"")).is_err());
+        assert!(serde_json::from_str::<Digest>(&format!("\"{}\"", digest.as_str().to_uppercase())).is_err());
+        assert_eq!(serde_json::from_str::<Digest>(&format!("\"{digest}\"")).unwrap(), digest);
     }
 }

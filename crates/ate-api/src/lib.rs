@@ -3,8 +3,11 @@
 //! Knows nothing of runtimes, stores or servers. Every other crate may import this one.
 #![forbid(unsafe_code)]
 
+pub mod canonical;
 pub mod error;
+pub mod host;
 pub mod id;
+pub mod name;
 pub mod resource;
 pub mod time;
 

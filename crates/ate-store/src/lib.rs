@@ -1,9 +1,15 @@
 //! The state store: its contract, the embedded implementation, and the suite every implementation must pass.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod embedded;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+
+pub use embedded::{EmbeddedStore, OpenError};
 
 /// Longest key in bytes. Keys are built from checked names and uids; this only stops a bug from growing.
 pub const MAX_KEY: usize = 1024;
@@ -34,7 +40,7 @@ pub enum Expect {
 #[derive(Debug, Clone, Default)]
 pub struct Transaction {
     pub checks: Vec<(String, Expect)>,
-    /// `None` deletes. A key may be written once; deleting an absent key is no error.
+    /// `None` deletes. A key may be written once and is not empty; deleting an absent key is no error.
     pub writes: Vec<(String, Option<Bytes>)>,
 }
 
@@ -79,6 +85,9 @@ pub enum StoreError {
     /// Key, value or transaction over the limit; nothing was written.
     #[error("{what} is larger than the store allows")]
     TooLarge { what: String },
+    /// The transaction itself is malformed: an empty key, or one key written twice. Nothing was written.
+    #[error("invalid transaction: {what}")]
+    Invalid { what: String },
     /// A watcher fell so far behind that changes were dropped; it must list anew.
     #[error("the watcher fell behind and must start again")]
     Lagged,
@@ -88,6 +97,39 @@ pub enum StoreError {
     /// The store cannot be reached or cannot write. Whether a commit happened is unknown.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+}
+
+impl Transaction {
+    /// Refuses what no store may take, before anything is asked of it.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let too_large = |what: &str, n: usize, max: usize| {
+            Err(StoreError::TooLarge { what: format!("{what} ({n}, at most {max})") })
+        };
+        if self.checks.len() > MAX_OPERATIONS {
+            return too_large("the number of checks of a transaction", self.checks.len(), MAX_OPERATIONS);
+        }
+        if self.writes.len() > MAX_OPERATIONS {
+            return too_large("the number of writes of a transaction", self.writes.len(), MAX_OPERATIONS);
+        }
+        for key in self.checks.iter().map(|(key, _)| key).chain(self.writes.iter().map(|(key, _)| key)) {
+            if key.is_empty() {
+                return Err(StoreError::Invalid { what: "a key is empty".to_owned() });
+            }
+            if key.len() > MAX_KEY {
+                return too_large("a key", key.len(), MAX_KEY);
+            }
+        }
+        for (i, (key, value)) in self.writes.iter().enumerate() {
+            let size = value.as_ref().map_or(0, Bytes::len);
+            if size > MAX_VALUE {
+                return too_large(&format!("the value of {key}"), size, MAX_VALUE);
+            }
+            if self.writes[..i].iter().any(|(earlier, _)| earlier == key) {
+                return Err(StoreError::Invalid { what: format!("{key} is written twice") });
+            }
+        }
+        Ok(())
+    }
 }
 
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -114,6 +156,6 @@ pub trait Store: Send + Sync + 'static {
     /// Returns the version given to every key written. An empty transaction only checks and returns 0.
     async fn commit(&self, tx: Transaction) -> Result<u64>;
 
-    /// Changes that are committed after this call.
+    /// Changes that are committed after this call. The stream ends when the store closes.
     fn watch(&self, prefix: &str) -> Changes;
 }

@@ -1,3 +1,24 @@
-//! The ate command: CLI, one-machine node and servers.
+//! The `ate` command: every verb of the command line, and `ate up`, the whole system in one process.
+//! Installed under the name `kubectl-ate` it is the kubectl plugin `kubectl ate`.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod cli;
+mod client;
+mod documents;
+mod failure;
+mod kind;
+mod progress;
+mod show;
+mod target;
+mod up;
+mod verb;
+mod wait;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

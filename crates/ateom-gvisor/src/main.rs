@@ -1,3 +1,17 @@
 //! The herder for gVisor (runsc).
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod binary;
+mod cli;
+mod config;
+mod describe;
+mod doctor;
+mod driver;
+mod probe;
+mod runsc;
+mod sandbox;
+mod spec;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

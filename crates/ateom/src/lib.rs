@@ -1,5 +1,26 @@
 //! The herder framework: the driver contract, actor network, root filesystems, readiness and logs.
-#![forbid(unsafe_code)]
+//!
+//! A herder ("ateom") owns one worker: a place with its own process, mount and network namespaces that holds one
+//! sandbox at a time. What is particular to a sandbox class is a [`Driver`]; everything else is here.
+#![deny(unsafe_code)]
+
+pub mod data;
+pub mod identity;
+pub mod logs;
+pub mod namespaces;
+pub mod network;
+pub mod process;
+pub mod readiness;
+pub mod rootfs;
+pub mod sandbox;
+pub mod serve;
+mod server;
+pub mod stats;
+pub mod steps;
+mod worker;
+
+pub use sandbox::{Driver, Ended, Info, Probed, Source, Start};
+pub use serve::{Place, ServeArgs};
 
 /// The driver contract as generated from `proto/driver.proto`.
 pub mod driver {

@@ -1,11 +1,17 @@
 //! `ActorTemplate`: what an actor runs. Says at most which class of sandbox it wants, never which binary.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::meta::{Condition, ObjectMeta};
-use crate::time::Timestamp;
+use super::{
+    duration,
+    meta::{Condition, ObjectMeta},
+};
+use crate::{canonical, id::Digest, time::Timestamp};
+
+/// When a template names no `idleTimeout`.
+pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The class used when nothing says otherwise.
 pub fn default_class() -> String {
@@ -42,6 +48,19 @@ pub struct ActorTemplateSpec {
     /// Absent means 60 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<String>,
+}
+
+impl ActorTemplateSpec {
+    /// sha256 of the canonical JSON; snapshots name it, so that none is restored for another spec.
+    pub fn digest(&self) -> Digest {
+        canonical::digest_of(self)
+    }
+
+    /// How long an actor may be idle; `None`: for ever. A text that validation would refuse counts as absent.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        let given = self.idle_timeout.as_deref().and_then(|text| duration::parse(text).ok());
+        Some(given.unwrap_or(DEFAULT_IDLE_TIMEOUT)).filter(|t| !t.is_zero())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::atespace::AtespaceSpec;
 use super::meta::ObjectMeta;
 use crate::{id::Digest, time::Timestamp};
 
@@ -141,10 +142,6 @@ pub struct AssetViewStatus {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct AtespaceSpec {}
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

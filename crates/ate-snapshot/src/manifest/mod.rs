@@ -5,9 +5,15 @@
 //! reader checks *before* parsing. A manifest says which binaries it needs; whether they may run is never
 //! its decision.
 
+pub(crate) mod check;
+mod matching;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use ate_api::{
+    canonical,
     id::{Activation, Digest, Uid},
     resource::template::Scope,
     time::Timestamp,
@@ -19,6 +25,10 @@ pub const MEDIA_TYPE: &str = "application/vnd.ate.snapshot.manifest.v1+json";
 pub const FORMAT_VERSION: u32 = 1;
 /// A manifest names a few files and images; 1 MiB is a hundred times what is seen.
 pub const MAX_BYTES: usize = 1 << 20;
+/// Name of the manifest beside the files.
+pub const MANIFEST_NAME: &str = "manifest.json";
+/// The one encoding of stored files there is.
+pub const ENCODING_ZSTD: &str = "zstd";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -109,6 +119,27 @@ pub struct File {
     pub name: String,
     /// Bytes of the file as the driver wrote it.
     pub size: u64,
+    /// Of those bytes, whatever the encoding.
     pub sha256: Digest,
     pub media_type: String,
+    /// How the object is stored: `zstd`, or as it is. The node-local copy is always as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
+}
+
+impl Manifest {
+    /// The bytes that are stored, and whose sha256 names the snapshot: canonical JSON.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        canonical::to_vec(&serde_json::to_value(self).expect("a manifest has string keys and always serializes"))
+    }
+
+    /// sha256 of [`Manifest::to_bytes`].
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.to_bytes())
+    }
+
+    /// Bytes of all files together.
+    pub fn total_size(&self) -> u64 {
+        self.files.iter().fold(0, |sum, f| sum.saturating_add(f.size))
+    }
 }

@@ -1,0 +1,209 @@
+//! The driver of class gvisor: at most one sandbox, prepared or in use.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use ate_api::{Error, Reason};
+use ateom::{
+    Driver, Ended, Info, Place, Probed, Source, Start, data,
+    driver::{self as pb, Scope, SnapshotFile, Workload},
+    network::{Netns, NetworkError},
+    process::Exit,
+    steps::Steps,
+};
+
+use crate::{
+    binary::Binary,
+    config::Config,
+    describe::{ASSET, CLASS, DRIVER},
+    runsc::Runsc,
+    sandbox::{Build, Sandbox},
+};
+
+/// The kernel frees the memory of a large sandbox before it reports its end.
+const KILL: Duration = Duration::from_secs(30);
+/// To bring back an actor that its own snapshot ended.
+const THAW: Duration = Duration::from_secs(25);
+/// On our own tmpfs: short, because runsc's control socket must fit into 108 bytes.
+const RUN: &str = "/run/ateom";
+
+pub(crate) struct GvisorDriver {
+    place: Place,
+    /// By digest: a binary is asked once.
+    binaries: HashMap<String, Arc<Binary>>,
+    sandbox: Option<Sandbox>,
+    /// What runs in it.
+    last: Option<Start>,
+    /// Namespaces whose sandbox is gone; removed when there is time, but before the next one is connected.
+    used: Vec<Netns>,
+    count: u64,
+}
+
+impl GvisorDriver {
+    pub(crate) fn new(place: Place) -> Self {
+        GvisorDriver { place, binaries: HashMap::new(), sandbox: None, last: None, used: Vec::new(), count: 0 }
+    }
+
+    async fn binary(&mut self, sandbox: &pb::Sandbox) -> Result<(PathBuf, Arc<Binary>), Error> {
+        let missing = || Error::new(Reason::Invalid, format!("the sandbox has no asset `{ASSET}`"));
+        let path = PathBuf::from(sandbox.asset_paths.get(ASSET).ok_or_else(missing)?);
+        let digest = sandbox.asset_digests.get(ASSET).filter(|d| !d.is_empty()).ok_or_else(missing)?;
+        if !path.is_absolute() || !path.is_file() {
+            let message = format!("asset `{ASSET}` is not at {}", path.display());
+            return Err(Error::new(Reason::AssetUnavailable, message));
+        }
+        if let Some(binary) = self.binaries.get(digest) {
+            return Ok((path, binary.clone()));
+        }
+        let binary = Arc::new(Binary::ask(&self.place.processes, &path).await?);
+        self.binaries.insert(digest.clone(), binary.clone());
+        Ok((path, binary))
+    }
+
+    async fn build(&mut self, sandbox: &pb::Sandbox, workload: &Workload) -> Result<(), Error> {
+        let config = Config::of(sandbox)?;
+        let (path, binary) = self.binary(sandbox).await?;
+        if workload.containers.len() > 1 && !binary.is_modern() {
+            let message = format!("runsc {} cannot save or restore more than one container", binary.version);
+            return Err(Error::new(Reason::MissingCapability, message)
+                .on(format!("sandboxconfig/{}", sandbox.config_name))
+                .hint("use a SandboxConfig with a newer runsc, or one container"));
+        }
+        self.remove_used().await;
+        self.count += 1;
+        let id = format!("s{}", self.count);
+        let run = Path::new(RUN).join(&id);
+        let disk = self.place.scratch.join(&id);
+        for dir in [&run, &disk, &self.trash()] {
+            fs::create_dir_all(dir)
+                .map_err(|e| Error::new(Reason::SandboxFailed, format!("cannot create {}: {e}", dir.display())))?;
+        }
+        let runsc = Runsc::new(path, binary, &config, &run, &disk, self.place.processes.clone())?;
+        let netns = self.place.network.take().await.map_err(network)?;
+        let resolv_conf = self.place.resolv_conf.clone();
+        let sandbox = self.sandbox.insert(Sandbox::new(runsc, run, disk, netns));
+        sandbox.build(&Build { id: &id, workload, resolv_conf: &resolv_conf })
+    }
+
+    fn trash(&self) -> PathBuf {
+        self.place.scratch.join("trash")
+    }
+
+    async fn remove_used(&mut self) {
+        for netns in std::mem::take(&mut self.used) {
+            if let Err(e) = self.place.network.remove(netns).await {
+                tracing::warn!("{e}");
+            }
+        }
+    }
+
+    fn sandbox(&mut self) -> Result<&mut Sandbox, Error> {
+        self.sandbox.as_mut().ok_or_else(|| Error::new(Reason::WrongState, "there is no sandbox"))
+    }
+}
+
+#[async_trait]
+impl Driver for GvisorDriver {
+    fn info(&self) -> Info {
+        Info {
+            sandbox_class: CLASS.into(),
+            driver_name: DRIVER.into(),
+            driver_version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    async fn probe(&mut self, sandbox: &pb::Sandbox) -> Result<Probed, Error> {
+        let config = Config::of(sandbox)?;
+        let (_, binary) = self.binary(sandbox).await?;
+        binary.capabilities(&config)
+    }
+
+    async fn prepare(&mut self, sandbox: &pb::Sandbox, workload: &Workload) -> Result<(), Error> {
+        self.build(sandbox, workload).await?;
+        let processes = self.place.processes.clone();
+        let sandbox = self.sandbox()?;
+        if sandbox.can_wait() { sandbox.create(&processes).await } else { Ok(()) }
+    }
+
+    async fn start(&mut self, start: &Start, steps: &mut Steps) -> Result<bool, Error> {
+        let prepared = self.sandbox.is_some();
+        let processes = self.place.processes.clone();
+        if !prepared {
+            self.build(&start.sandbox, &start.workload).await?;
+            steps.mark("build");
+        }
+        let sandbox = self.sandbox()?;
+        let (image, archive) = match &start.source {
+            Source::Snapshot(dir) => (Some(dir.as_path()), Some(dir.join(data::ARCHIVE)).filter(|a| a.exists())),
+            Source::Boot => {
+                let archive = &start.activation.data_archive;
+                (None, Some(PathBuf::from(archive)).filter(|_| !archive.is_empty()))
+            }
+        };
+        sandbox.admit(&start.activation, archive).await?;
+        steps.mark("admit");
+        if !prepared && sandbox.can_wait() {
+            sandbox.create(&processes).await?;
+            steps.mark("create");
+        }
+        match tokio::time::timeout_at(start.deadline, sandbox.go(image, &processes, steps)).await {
+            Ok(result) => result?,
+            Err(_) => return Err(sandbox.not_ready()),
+        }
+        self.last = Some(start.clone());
+        Ok(prepared)
+    }
+
+    async fn checkpoint(&mut self, dir: PathBuf, scope: Scope) -> Result<Vec<SnapshotFile>, Error> {
+        self.sandbox()?.checkpoint(&dir, scope).await
+    }
+
+    async fn thaw(&mut self) -> Result<(), Error> {
+        let Some(image) = self.sandbox()?.ended_in() else { return self.sandbox()?.thaw().await };
+        let Some(last) = self.last.clone() else { return Err(Error::new(Reason::WrongState, "nothing was started")) };
+        self.reset().await?;
+        let deadline = tokio::time::Instant::now() + THAW;
+        let again = Start { source: Source::Snapshot(image), deadline, ..last };
+        self.start(&again, &mut Steps::default()).await.map(drop)
+    }
+
+    async fn reset(&mut self) -> Result<(), Error> {
+        let killed = self.place.processes.kill_all(KILL).await;
+        killed.map_err(|e| Error::new(Reason::SandboxFailed, format!("the sandbox's processes {e}")))?;
+        if let Some(sandbox) = self.sandbox.take() {
+            let netns = sandbox.remove(&self.trash()).await;
+            self.used.push(netns);
+        }
+        Ok(())
+    }
+
+    async fn tidy(&mut self) {
+        self.remove_used().await;
+        if let Err(e) = self.place.network.make_spare().await {
+            tracing::warn!("{e}");
+        }
+    }
+
+    async fn ended(&mut self) -> Ended {
+        let exit = match &mut self.sandbox {
+            Some(sandbox) => sandbox.ended().await,
+            None => std::future::pending().await,
+        };
+        let kind = if matches!(exit, Exit::Signal(_)) { "killed" } else { "exited" };
+        Ended { kind, message: format!("the sandbox ended: {exit}") }
+    }
+
+    fn sandbox_pid(&self) -> Option<u32> {
+        self.sandbox.as_ref()?.pid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned())
+    }
+}
+
+fn network(e: NetworkError) -> Error {
+    Error::new(Reason::SandboxFailed, e.to_string())
+}

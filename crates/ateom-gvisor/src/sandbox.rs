@@ -1,0 +1,492 @@
+//! One sandbox: its namespace, root filesystems, bundles and runsc calls, from creation to removal.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ate_api::{Error, Reason};
+use ateom::{
+    data,
+    driver::{Activation, Container, Scope, SnapshotFile, Workload},
+    identity::{self, MOUNT_POINT},
+    logs::{ContainerLog, Stdio},
+    network::{self, ACTOR_ADDRESS, Netns},
+    process::{Exit, Processes, Watch},
+    readiness::wait_ready,
+    rootfs::Rootfs,
+    steps::Steps,
+};
+use rustix::process::Pid;
+
+use crate::{
+    config::Compression,
+    runsc::Runsc,
+    spec::{Placement, spec},
+};
+
+/// Limits of single calls. The whole operation has a deadline of its own; these only keep a call from hanging.
+const CREATE: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_secs(30);
+/// Reading or writing the memory of a large actor.
+const IMAGE: Duration = Duration::from_secs(10 * 60);
+/// Connections that are being closed right now get this long.
+const SETTLE: Duration = Duration::from_millis(300);
+const SETTLE_POLL: Duration = Duration::from_millis(5);
+/// Names are DNS labels.
+const MAX_NAME: usize = 63;
+/// A sandbox may be made before it is known who will live in it, and a restored one keeps the name it was saved with:
+/// so all have the same. Who an actor is, it reads in its identity directory.
+const HOSTNAME: &str = "actor";
+
+/// A container of the sandbox.
+struct Member {
+    container: Container,
+    id: String,
+    bundle: PathBuf,
+    log: ContainerLog,
+    /// Until the container is created, which takes them over.
+    stdio: Option<Stdio>,
+}
+
+pub(crate) struct Sandbox {
+    runsc: Runsc,
+    /// On a tmpfs: bundles, mounts, identity, runsc's state.
+    run: PathBuf,
+    /// On disk: durable directories.
+    disk: PathBuf,
+    pub(crate) netns: Netns,
+    identity: PathBuf,
+    rootfs: Vec<Rootfs>,
+    volumes: BTreeMap<String, PathBuf>,
+    members: Vec<Member>,
+    created: bool,
+    /// The sandbox process, once there is one.
+    process: Option<Watch>,
+    /// Binaries of the older generation end the sandbox with a checkpoint.
+    ended_in: Option<PathBuf>,
+}
+
+/// What a sandbox is built from.
+pub(crate) struct Build<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) workload: &'a Workload,
+    pub(crate) resolv_conf: &'a [u8],
+}
+
+impl Sandbox {
+    /// Nothing is laid out yet; [`Self::remove`] is good from here on.
+    pub(crate) fn new(runsc: Runsc, run: PathBuf, disk: PathBuf, netns: Netns) -> Self {
+        Sandbox {
+            identity: run.join("identity"),
+            runsc,
+            run,
+            disk,
+            netns,
+            rootfs: Vec::new(),
+            volumes: BTreeMap::new(),
+            members: Vec::new(),
+            created: false,
+            process: None,
+            ended_in: None,
+        }
+    }
+
+    /// Lays everything out; starts nothing.
+    pub(crate) fn build(&mut self, build: &Build<'_>) -> Result<(), Error> {
+        let Build { workload, .. } = build;
+        fs::create_dir_all(&self.identity).map_err(io("create the identity directory"))?;
+        for volume in &workload.volumes {
+            check_name("volume", &volume.name)?;
+            let dir = self.disk.join("volumes").join(&volume.name);
+            fs::create_dir_all(&dir).map_err(io("create a durable directory"))?;
+            // It belongs to who writes to it first, as a volume of a container engine does.
+            let user = |c: &&Container| c.mounts.iter().any(|m| m.volume == volume.name);
+            if let Some(c) = workload.containers.iter().find(user) {
+                std::os::unix::fs::chown(&dir, Some(c.uid), Some(c.gid)).map_err(io("chown a durable directory"))?;
+            }
+            self.volumes.insert(volume.name.clone(), dir);
+        }
+        for (i, container) in workload.containers.iter().enumerate() {
+            self.add(container, build, i)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, c: &Container, build: &Build<'_>, i: usize) -> Result<(), Error> {
+        let resolv_conf = build.resolv_conf;
+        // runsc takes an id for a prefix too: none may be the beginning of another.
+        let id = |i: usize| format!("{}-{i:03}", build.id);
+        check_name("container", &c.name)?;
+        if c.args.is_empty() {
+            return Err(Error::new(Reason::Invalid, format!("container `{}` has no command", c.name)));
+        }
+        let bundle = self.run.join("bundles").join(&c.name);
+        fs::create_dir_all(&bundle).map_err(io("create a bundle"))?;
+        let layers: Vec<PathBuf> = c.layers.iter().map(PathBuf::from).collect();
+        let rootfs = Rootfs::mount(&layers, &bundle).map_err(image)?;
+        let made = furnish(&rootfs, c, resolv_conf);
+        let placement = Placement {
+            sandbox: &id(0),
+            is_root: i == 0,
+            rootfs: rootfs.path(),
+            netns: self.netns.path(),
+            identity: &self.identity,
+            hostname: HOSTNAME,
+            volumes: &self.volumes,
+        };
+        let spec = spec(c, &placement);
+        self.rootfs.push(rootfs);
+        made?;
+        for mount in &c.mounts {
+            if !self.volumes.contains_key(&mount.volume) {
+                let message = format!("container `{}` mounts `{}`, which is no volume", c.name, mount.volume);
+                return Err(Error::new(Reason::Invalid, message));
+            }
+        }
+        fs::write(bundle.join("config.json"), spec.to_string()).map_err(io("write a bundle"))?;
+        let (log, stdio) = ContainerLog::start(&c.name).map_err(io("open a container's output"))?;
+        self.members.push(Member { container: c.clone(), id: id(i), bundle, log, stdio: Some(stdio) });
+        Ok(())
+    }
+
+    /// Starts the sandbox process and creates its containers, which then wait to be started or restored.
+    pub(crate) async fn create(&mut self, processes: &Processes) -> Result<(), Error> {
+        for i in 0..self.members.len() {
+            let args = self.create_args("create", i);
+            self.runsc.call(args, self.members[i].stdio.as_ref(), CREATE).await?;
+            if i == 0 {
+                self.watch(processes)?;
+            }
+        }
+        self.created = true;
+        Ok(())
+    }
+
+    /// Whether containers can be created before it is known what they will do.
+    pub(crate) fn can_wait(&self) -> bool {
+        self.runsc.binary.is_modern()
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.run.join("pid")
+    }
+
+    fn create_args(&self, verb: &str, i: usize) -> Vec<OsString> {
+        let member = &self.members[i];
+        let mut args: Vec<OsString> = vec![verb.into(), "--bundle".into(), member.bundle.clone().into()];
+        if i == 0 {
+            args.extend(["--pid-file".into(), self.pid_file().into()]);
+        }
+        args.push(member.id.clone().into());
+        args
+    }
+
+    fn watch(&mut self, processes: &Processes) -> Result<(), Error> {
+        let text = fs::read_to_string(self.pid_file()).map_err(io("read the sandbox's pid"))?;
+        let pid = text.trim().parse().ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| Error::new(Reason::SandboxFailed, format!("runsc wrote `{text}` as a pid")))?;
+        self.process = Some(processes.watch(pid));
+        Ok(())
+    }
+
+    /// What must be in place before the actor's first instruction.
+    pub(crate) async fn admit(&self, activation: &Activation, archive: Option<PathBuf>) -> Result<(), Error> {
+        identity::write(&self.identity, activation).map_err(io("write the identity"))?;
+        for member in &self.members {
+            member.log.assign(activation);
+        }
+        if let Some(archive) = archive {
+            let volumes = self.volumes.clone();
+            blocking(move || data::unpack(&archive, &volumes).map_err(data_error)).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts or restores all containers and waits until they are ready.
+    pub(crate) async fn go(
+        &mut self,
+        image: Option<&Path>,
+        processes: &Processes,
+        steps: &mut Steps,
+    ) -> Result<(), Error> {
+        for i in 0..self.members.len() {
+            let last = i + 1 == self.members.len();
+            let (mut call, creates) = self.set_going(i, image)?;
+            if last && !creates {
+                // The actor may answer before runsc has told us that it restored it.
+                self.ready_or_failed(Some(&mut call), steps).await?;
+                return Ok(());
+            }
+            call.finish(if image.is_some() { IMAGE } else { START }).await?;
+            steps.mark(if image.is_some() { "restore" } else { "start" });
+            if creates && i == 0 {
+                self.watch(processes)?;
+            }
+        }
+        self.created = true;
+        self.ready_or_failed(None, steps).await
+    }
+
+    /// The call that sets container `i` going, and whether it also creates it.
+    fn set_going(&mut self, i: usize, image: Option<&Path>) -> Result<(crate::runsc::Call, bool), Error> {
+        let created = self.created;
+        let args: Vec<OsString> = match image {
+            Some(image) => {
+                let mut args = self.create_args("restore", i);
+                args.insert(1, "--detach".into());
+                args.splice(2..2, ["--image-path".into(), image.into()]);
+                args
+            }
+            None if created => vec!["start".into(), self.members[i].id.clone().into()],
+            None => {
+                let mut args = self.create_args("run", i);
+                args.insert(1, "--detach".into());
+                args
+            }
+        };
+        let call = self.runsc.start(args, self.members[i].stdio.as_ref())?;
+        // The container has them now; ours would keep the pipes open beyond its end.
+        self.members[i].stdio = None;
+        Ok((call, !created))
+    }
+
+    async fn ready_or_failed(
+        &mut self,
+        mut call: Option<&mut crate::runsc::Call>,
+        steps: &mut Steps,
+    ) -> Result<(), Error> {
+        let probes: Vec<_> = self.members.iter().filter_map(|m| m.container.readyz.clone()).collect();
+        let has_probes = !probes.is_empty();
+        let ready = async {
+            for probe in &probes {
+                wait_ready(ACTOR_ADDRESS.into(), probe).await;
+            }
+        };
+        tokio::pin!(ready);
+        let mut called = call.is_none();
+        let mut is_ready = !has_probes;
+        while !(called && is_ready) {
+            let process = &mut self.process;
+            tokio::select! {
+                result = async { match call.as_mut() { Some(call) => call.finish(IMAGE).await, None => Ok(()) } }, if !called => {
+                    result?;
+                    called = true;
+                    steps.mark("runsc");
+                }
+                () = &mut ready, if !is_ready => {
+                    is_ready = true;
+                    steps.mark("ready");
+                }
+                exit = async { match process { Some(watch) => watch.wait().await, None => std::future::pending().await } } => {
+                    return Err(Error::new(Reason::ActorExited, format!("the actor ended before it was ready ({exit})")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the actor was asked until the deadline, and did not answer.
+    pub(crate) fn not_ready(&self) -> Error {
+        let probe = |m: &Member| {
+            let readyz = m.container.readyz.as_ref()?;
+            Some(format!("container `{}` at port {} with GET {}", m.container.name, readyz.port, readyz.path))
+        };
+        let probes: Vec<_> = self.members.iter().filter_map(probe).collect();
+        Error::new(Reason::NotReady, format!("not ready in time; asked {}", probes.join(", ")))
+            .hint("see the actor's log; it must answer 2xx within the time")
+    }
+
+    pub(crate) async fn checkpoint(&mut self, dir: &Path, scope: Scope) -> Result<Vec<SnapshotFile>, Error> {
+        let root = self.members[0].id.clone();
+        if scope == Scope::Full && !self.runsc.binary.is_modern() {
+            self.check_one_chance(dir).await?;
+        }
+        self.runsc.call(["pause", &root], None, PAUSE).await?;
+        let saved = self.save(dir, scope, &root).await;
+        if saved.is_err() {
+            // As if nothing had happened: the actor runs on, and the directory is empty for the next attempt.
+            empty(dir);
+            if let Err(e) = self.runsc.call(["resume", &root], None, PAUSE).await {
+                tracing::error!("cannot resume the actor after a failed snapshot: {e}");
+            }
+        }
+        saved
+    }
+
+    /// Binaries of the older generation end the actor when they fail to save it: what can be known to fail is refused.
+    async fn check_one_chance(&self, dir: &Path) -> Result<(), Error> {
+        let version = &self.runsc.binary.version;
+        let settled = tokio::time::Instant::now() + SETTLE;
+        let open = loop {
+            let open = network::open_connections().map_err(io("list the actor's connections"))?;
+            if open.is_empty() || tokio::time::Instant::now() > settled {
+                break open;
+            }
+            tokio::time::sleep(SETTLE_POLL).await;
+        };
+        if let Some(first) = open.first() {
+            let message =
+                format!("runsc {version} cannot save open connections, of which there are {}: {first}", open.len());
+            return Err(Error::new(Reason::SandboxFailed, message)
+                .hint("try again when they are closed (up to a minute after), or use a newer runsc"));
+        }
+        let free = rustix::fs::statvfs(dir).map_err(|e| io("ask for free space")(e.into()))?;
+        let free = free.f_bavail.saturating_mul(free.f_frsize);
+        let memory = self.pid().map_or(0, |pid| ateom::stats::memory_bytes(pid.as_raw_nonzero().get().cast_unsigned()));
+        if free < memory {
+            let message = format!("{free} bytes are free, the actor has {memory} bytes of memory");
+            return Err(Error::new(Reason::DiskFull, message));
+        }
+        Ok(())
+    }
+
+    async fn save(&mut self, dir: &Path, scope: Scope, root: &str) -> Result<Vec<SnapshotFile>, Error> {
+        if scope == Scope::Full {
+            let mut args: Vec<OsString> = vec!["checkpoint".into(), "--image-path".into(), dir.into()];
+            if self.runsc.binary.is_modern() {
+                let compression = match self.runsc.compression {
+                    Compression::None => "none",
+                    Compression::FlateBestSpeed => "flate-best-speed",
+                };
+                args.extend(["--leave-running".into(), "--compression".into(), compression.into()]);
+            }
+            args.push(root.into());
+            self.runsc.call(args, None, IMAGE).await?;
+            if !self.runsc.binary.is_modern() {
+                // The sandbox has ended with it, as it should.
+                self.process = None;
+                self.ended_in = Some(dir.to_owned());
+            }
+        }
+        if !self.volumes.is_empty() {
+            let (volumes, archive) = (self.volumes.clone(), dir.join(data::ARCHIVE));
+            blocking(move || data::pack(&volumes, &archive).map_err(data_error)).await?;
+        }
+        list(dir)
+    }
+
+    pub(crate) async fn thaw(&self) -> Result<(), Error> {
+        self.runsc.call(["resume", &self.members[0].id], None, PAUSE).await
+    }
+
+    /// The snapshot with which the sandbox ended, if it did: to thaw it means to restore it.
+    pub(crate) fn ended_in(&self) -> Option<PathBuf> {
+        self.ended_in.clone()
+    }
+
+    /// Resolves when the sandbox process ends.
+    pub(crate) async fn ended(&mut self) -> Exit {
+        match &mut self.process {
+            Some(watch) => watch.wait().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Option<Pid> {
+        self.process.as_ref().map(|p| p.pid)
+    }
+
+    /// Removes what is left when no process is. What is slow goes on in the background, out of everybody's way.
+    pub(crate) async fn remove(self, trash: &Path) -> Netns {
+        for member in self.members {
+            member.log.finish().await;
+        }
+        for rootfs in self.rootfs {
+            if let Err(e) = rootfs.unmount() {
+                tracing::warn!("{e}");
+            }
+        }
+        let away = trash.join(self.run.file_name().unwrap_or_default());
+        let moved = fs::rename(&self.disk, &away);
+        let run = self.run;
+        tokio::task::spawn_blocking(move || {
+            for dir in [Ok(run), moved.map(|()| away)].into_iter().flatten() {
+                if let Err(e) = fs::remove_dir_all(&dir) {
+                    tracing::warn!("cannot remove {}: {e}", dir.display());
+                }
+            }
+        });
+        self.netns
+    }
+}
+
+/// Mount points and the files a container expects from its host.
+fn furnish(rootfs: &Rootfs, container: &Container, resolv_conf: &[u8]) -> Result<(), Error> {
+    let dirs = ["/proc", "/dev", "/sys", "/tmp", MOUNT_POINT];
+    let mounts = container.mounts.iter().map(|m| m.path.as_str());
+    for dir in dirs.into_iter().chain(mounts) {
+        rootfs.create_dir(Path::new(dir)).map_err(image)?;
+    }
+    let hosts =
+        format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{ACTOR_ADDRESS}\t{HOSTNAME}\n");
+    let hostname = format!("{HOSTNAME}\n");
+    let files =
+        [("/etc/hosts", hosts.as_bytes()), ("/etc/hostname", hostname.as_bytes()), ("/etc/resolv.conf", resolv_conf)];
+    for (path, content) in files {
+        rootfs.write_file(Path::new(path), content).map_err(image)?;
+    }
+    Ok(())
+}
+
+/// Names become paths and annotations.
+fn check_name(kind: &str, name: &str) -> Result<(), Error> {
+    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('-') && name.bytes().all(fine) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Reason::Invalid,
+        format!("`{name}` is not a {kind} name: a-z, 0-9 and `-`, at most {MAX_NAME} characters"),
+    ))
+}
+
+/// The files of a snapshot, readable for nobody else: they hold the actor's memory.
+fn list(dir: &Path) -> Result<Vec<SnapshotFile>, Error> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io("list the snapshot"))? {
+        let entry = entry.map_err(io("list the snapshot"))?;
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(entry.path(), private).map_err(io("protect the snapshot"))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let media_type = if name == data::ARCHIVE { data::MEDIA_TYPE } else { "application/vnd.gvisor.image" };
+        files.push(SnapshotFile { name, media_type: media_type.to_owned() });
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+fn empty(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let _ = fs::remove_file(entry.path());
+    }
+}
+
+fn io(what: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |e| {
+        let full = e.kind() == std::io::ErrorKind::StorageFull;
+        Error::new(if full { Reason::DiskFull } else { Reason::SandboxFailed }, format!("cannot {what}: {e}"))
+    }
+}
+
+fn image(e: ateom::rootfs::RootfsError) -> Error {
+    Error::new(Reason::ImageInvalid, e.to_string())
+}
+
+fn data_error(e: data::DataError) -> Error {
+    let reason = match &e {
+        e if e.is_disk_full() => Reason::DiskFull,
+        data::DataError::Pack { .. } => Reason::SandboxFailed,
+        data::DataError::Unpack(_) | data::DataError::Refused(_) => Reason::ArchiveInvalid,
+    };
+    Error::new(reason, e.to_string())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result.unwrap_or_else(|e| Err(Error::new(Reason::Internal, format!("a worker thread failed: {e}"))))
+}

@@ -1,0 +1,8 @@
+//! Promises of the herder, kept with the real runsc over the real socket.
+
+mod app;
+mod container;
+mod failure;
+mod leftovers;
+mod lifecycle;
+mod worker;
