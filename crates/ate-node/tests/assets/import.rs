@@ -1,0 +1,48 @@
+//! Uploads.
+
+use std::{collections::HashSet, fs, os::unix::fs::{MetadataExt, PermissionsExt, symlink}, path::Path, process::Command, sync::atomic::Ordering::SeqCst, time::Duration};
+
+use ate_agent::{AssetPhase, AssetUpload};
+use ate_api::{Error, Reason, id::Digest};
+use ate_node::assets::{AssetCache, AssetError, Imported};
+use ate_sandbox::PinnedAsset;
+use tar::EntryType;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use crate::{Bed, PROGRAM, archive, large, pinned, server::Server, support::{self, Layer, gzip, names, zstd}};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_has_a_url_that_serves_it_without_a_second_copy() {
+    let bed = Bed::new().await;
+    let imported = bed.import("application/octet-stream", PROGRAM).await.unwrap();
+    assert_eq!((imported.size, imported.existed), (PROGRAM.len() as u64, false));
+    assert_eq!(imported.digest, Digest::of(PROGRAM));
+    let path = bed.cache.ensure(&pinned(PROGRAM, &[&imported.url])).await.unwrap();
+    let kept = imported.url.strip_prefix("file://").unwrap();
+    assert_eq!(fs::metadata(kept).unwrap().ino(), fs::metadata(&path).unwrap().ino());
+    let again = bed.import("application/octet-stream", PROGRAM).await.unwrap();
+    assert_eq!(again, Imported { existed: true, ..imported.clone() });
+    // The cache lost it; the url still has it.
+    fs::remove_file(&path).unwrap();
+    bed.cache.ensure(&pinned(PROGRAM, &[&imported.url])).await.unwrap();
+    // Damaged in the import store itself: noticed, and a new import heals it.
+    fs::set_permissions(kept, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(kept, "evil").unwrap();
+    assert!(bed.cache.ensure(&pinned(PROGRAM, &[&imported.url])).await.is_err());
+    bed.import("application/octet-stream", PROGRAM).await.unwrap();
+    assert_eq!(fs::read(bed.cache.ensure(&pinned(PROGRAM, &[&imported.url])).await.unwrap()).unwrap(), PROGRAM);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_must_be_as_long_as_it_says() {
+    let bed = Bed::new().await;
+    let short = bed.import_as("application/octet-stream", 1000, PROGRAM).await.unwrap_err();
+    assert!(matches!(short, AssetError::Incomplete { .. }), "{short}");
+    let long = bed.import_as("application/octet-stream", 3, PROGRAM).await.unwrap_err();
+    assert!(matches!(long, AssetError::TooLarge { limit: 3, .. }), "{long}");
+    let huge = bed.import_as("application/octet-stream", u64::MAX, PROGRAM).await.unwrap_err();
+    assert!(matches!(huge, AssetError::TooLarge { .. }), "{huge}");
+    assert_eq!(names(&bed.path("assets/imported")), Vec::<String>::new());
+    bed.assert_clean();
+}
