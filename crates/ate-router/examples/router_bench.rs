@@ -92,6 +92,18 @@ impl Part {
     }
 }
 
+impl Part {
+    /// Processor time used so far, which other load on the machine changes less than it does the wall clock.
+    fn cpu(&self) -> Result<Duration> {
+        let mut nanoseconds = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
+            let schedstat = std::fs::read_to_string(task?.path().join("schedstat"))?;
+            nanoseconds += schedstat.split(' ').next().unwrap_or_default().parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+}
+
 impl Drop for Part {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -103,22 +115,28 @@ async fn compare() -> Result<()> {
     let server = Part::start(&["server"])?;
     let router = Part::start(&["router", &server.1.to_string()])?;
     println!(
-        "{:>11} {:>13} {:>13} {:>13} {:>13} {:>7}",
-        "connections", "direct µs p50", "router µs p50", "direct req/s", "router req/s", "ratio"
+        "connections | p50 µs direct, router | requests/s direct, router, ratio | CPU µs per request: server, router"
     );
     for connections in [1, 8, 64] {
         let (mut direct, mut through) = (Vec::new(), Vec::new());
+        let mut cpu = (Duration::ZERO, Duration::ZERO);
         for _ in 0..ROUNDS {
+            let before = server.cpu()?;
             direct.extend(load(server.1, connections).await?);
+            cpu.0 += server.cpu()? - before;
+            let before = router.cpu()?;
             through.extend(load(router.1, connections).await?);
+            cpu.1 += router.cpu()? - before;
         }
         let seconds = ROUND.as_secs_f64() * ROUNDS as f64;
         let (direct_rate, through_rate) = (direct.len() as f64 / seconds, through.len() as f64 / seconds);
         println!(
-            "{connections:>11} {:>13} {:>13} {direct_rate:>13.0} {through_rate:>13.0} {:>7.2}",
+            "{connections:>11} | {:>5} {:>5} | {direct_rate:>6.0} {through_rate:>6.0} {:.2} | {:.1} {:.1}",
             median(&mut direct),
             median(&mut through),
-            through_rate / direct_rate
+            through_rate / direct_rate,
+            cpu.0.as_secs_f64() * 1e6 / direct.len() as f64,
+            cpu.1.as_secs_f64() * 1e6 / through.len() as f64,
         );
     }
     Ok(())

@@ -2,14 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use ate_api::{Error, Reason, id::ActorName};
+use ate_api::{
+    Error, Reason,
+    host::{self, ActorHost, HostError},
+    id::ActorName,
+};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri};
 use hyper::{body::Incoming, upgrade};
 
 use crate::{
     body::Body,
     headers,
-    host::{self, ActorHost, HostError},
     pool::{ConnectError, Http2},
     reply,
     route::InFlight,

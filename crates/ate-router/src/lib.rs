@@ -10,7 +10,6 @@ mod first_bytes;
 mod forward;
 mod gate;
 mod headers;
-mod host;
 mod pool;
 mod reply;
 mod route;

@@ -19,7 +19,11 @@ enum Command {
     /// Print what this class is: assets, configuration format, host needs (JSON).
     Describe,
     /// Print whether this machine can run it, and what to do if not (JSON array of checks).
-    Doctor,
+    Doctor {
+        /// Try this runsc instead of the one on the PATH.
+        #[arg(long)]
+        runsc: Option<PathBuf>,
+    },
     /// Print what binaries can do; reads `{"config":{…},"assets":{"runsc":"/path"}}` on stdin.
     Probe,
     /// Be the herder of one worker.
@@ -64,7 +68,7 @@ pub(crate) fn main() -> ExitCode {
         .init();
     let result = match cli.command {
         Command::Describe => print(&describe::descriptor()),
-        Command::Doctor => print(&doctor::checks()),
+        Command::Doctor { runsc } => print(&doctor::checks(runsc)),
         Command::Probe => probe::from_stdin().and_then(|probed| print(&probed)),
         Command::Serve(serve) => {
             let args = ateom::ServeArgs {

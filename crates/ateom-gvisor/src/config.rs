@@ -80,7 +80,9 @@ impl Config {
     }
 
     pub(crate) fn parse(json: &[u8]) -> Result<Self, Error> {
-        serde_json::from_slice(json).map_err(|e| {
+        // By way of a map: a list of values in the right order would do otherwise.
+        let map = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(json);
+        map.and_then(|map| serde_json::from_value(map.into())).map_err(|e| {
             Error::new(Reason::Invalid, format!("not a configuration of class gvisor: {e}"))
                 .hint("`ateom-gvisor describe` lists the keys and what they may be")
         })

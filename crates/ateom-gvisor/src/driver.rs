@@ -66,7 +66,7 @@ impl GvisorDriver {
         Ok((path, binary))
     }
 
-    async fn build(&mut self, sandbox: &pb::Sandbox, workload: &Workload, hostname: Option<&str>) -> Result<(), Error> {
+    async fn build(&mut self, sandbox: &pb::Sandbox, workload: &Workload) -> Result<(), Error> {
         let config = Config::of(sandbox)?;
         let (path, binary) = self.binary(sandbox).await?;
         if workload.containers.len() > 1 && !binary.is_modern() {
@@ -88,7 +88,7 @@ impl GvisorDriver {
         let netns = self.place.network.take().await.map_err(network)?;
         let resolv_conf = self.place.resolv_conf.clone();
         let sandbox = self.sandbox.insert(Sandbox::new(runsc, run, disk, netns));
-        sandbox.build(&Build { id: &id, workload, hostname, resolv_conf: &resolv_conf })
+        sandbox.build(&Build { id: &id, workload, resolv_conf: &resolv_conf })
     }
 
     fn trash(&self) -> PathBuf {
@@ -125,7 +125,7 @@ impl Driver for GvisorDriver {
     }
 
     async fn prepare(&mut self, sandbox: &pb::Sandbox, workload: &Workload) -> Result<(), Error> {
-        self.build(sandbox, workload, None).await?;
+        self.build(sandbox, workload).await?;
         let processes = self.place.processes.clone();
         let sandbox = self.sandbox()?;
         if sandbox.can_wait() { sandbox.create(&processes).await } else { Ok(()) }
@@ -135,8 +135,7 @@ impl Driver for GvisorDriver {
         let prepared = self.sandbox.is_some();
         let processes = self.place.processes.clone();
         if !prepared {
-            let hostname = start.activation.identity.as_ref().map(|i| i.name.as_str());
-            self.build(&start.sandbox, &start.workload, hostname).await?;
+            self.build(&start.sandbox, &start.workload).await?;
             steps.mark("build");
         }
         let sandbox = self.sandbox()?;

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Error texts of runsc can be dumps of many KiB; the cause is at the beginning.
-const MAX_ERROR: usize = 2000;
+const MAX_ERROR: usize = 500;
 
 /// A binary under a configuration, for one sandbox.
 #[derive(Debug, Clone)]
@@ -141,13 +141,15 @@ impl Call {
 
 /// The cause out of a log of JSON lines: the last error, without dumps.
 fn explain(log: &str) -> String {
-    let lines = log.lines().filter_map(|line| serde_json::from_str::<LogLine>(line).ok());
-    let Some(line) = lines.filter(|l| l.level == "error").last() else { return "it did not say why".to_owned() };
-    let mut end = line.msg.len().min(MAX_ERROR);
-    while !line.msg.is_char_boundary(end) {
+    let mut lines = log.lines().filter_map(|line| serde_json::from_str::<LogLine>(line).ok());
+    let Some(line) = lines.rfind(|l| l.level == "error") else { return "it did not say why".to_owned() };
+    // What follows the first line are dumps of goroutines.
+    let first = line.msg.lines().next().unwrap_or_default();
+    let mut end = first.len().min(MAX_ERROR);
+    while !first.is_char_boundary(end) {
         end -= 1;
     }
-    line.msg[..end].to_owned()
+    first[..end].to_owned()
 }
 
 #[derive(serde::Deserialize)]

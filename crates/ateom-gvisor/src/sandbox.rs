@@ -37,8 +37,11 @@ const IMAGE: Duration = Duration::from_secs(10 * 60);
 /// Connections that are being closed right now get this long.
 const SETTLE: Duration = Duration::from_millis(300);
 const SETTLE_POLL: Duration = Duration::from_millis(5);
-/// Hostname of a sandbox made before it is known who will live in it, and of names that are not hostnames.
-const NAMELESS: &str = "actor";
+/// Names are DNS labels.
+const MAX_NAME: usize = 63;
+/// A sandbox may be made before it is known who will live in it, and a restored one keeps the name it was saved with:
+/// so all have the same. Who an actor is, it reads in its identity directory.
+const HOSTNAME: &str = "actor";
 
 /// A container of the sandbox.
 struct Member {
@@ -72,7 +75,6 @@ pub(crate) struct Sandbox {
 pub(crate) struct Build<'a> {
     pub(crate) id: &'a str,
     pub(crate) workload: &'a Workload,
-    pub(crate) hostname: Option<&'a str>,
     pub(crate) resolv_conf: &'a [u8],
 }
 
@@ -102,6 +104,11 @@ impl Sandbox {
             check_name("volume", &volume.name)?;
             let dir = self.disk.join("volumes").join(&volume.name);
             fs::create_dir_all(&dir).map_err(io("create a durable directory"))?;
+            // It belongs to who writes to it first, as a volume of a container engine does.
+            let user = |c: &&Container| c.mounts.iter().any(|m| m.volume == volume.name);
+            if let Some(c) = workload.containers.iter().find(user) {
+                std::os::unix::fs::chown(&dir, Some(c.uid), Some(c.gid)).map_err(io("chown a durable directory"))?;
+            }
             self.volumes.insert(volume.name.clone(), dir);
         }
         for (i, container) in workload.containers.iter().enumerate() {
@@ -114,7 +121,6 @@ impl Sandbox {
         let resolv_conf = build.resolv_conf;
         // runsc takes an id for a prefix too: none may be the beginning of another.
         let id = |i: usize| format!("{}-{i:03}", build.id);
-        let hostname = build.hostname.filter(|h| is_hostname(h)).unwrap_or(NAMELESS);
         check_name("container", &c.name)?;
         if c.args.is_empty() {
             return Err(Error::new(Reason::Invalid, format!("container `{}` has no command", c.name)));
@@ -123,14 +129,14 @@ impl Sandbox {
         fs::create_dir_all(&bundle).map_err(io("create a bundle"))?;
         let layers: Vec<PathBuf> = c.layers.iter().map(PathBuf::from).collect();
         let rootfs = Rootfs::mount(&layers, &bundle).map_err(image)?;
-        let made = furnish(&rootfs, c, hostname, resolv_conf);
+        let made = furnish(&rootfs, c, resolv_conf);
         let placement = Placement {
             sandbox: &id(0),
             is_root: i == 0,
             rootfs: rootfs.path(),
             netns: self.netns.path(),
             identity: &self.identity,
-            hostname,
+            hostname: HOSTNAME,
             volumes: &self.volumes,
         };
         let spec = spec(c, &placement);
@@ -410,15 +416,15 @@ impl Sandbox {
 }
 
 /// Mount points and the files a container expects from its host.
-fn furnish(rootfs: &Rootfs, container: &Container, hostname: &str, resolv_conf: &[u8]) -> Result<(), Error> {
+fn furnish(rootfs: &Rootfs, container: &Container, resolv_conf: &[u8]) -> Result<(), Error> {
     let dirs = ["/proc", "/dev", "/sys", "/tmp", MOUNT_POINT];
     let mounts = container.mounts.iter().map(|m| m.path.as_str());
     for dir in dirs.into_iter().chain(mounts) {
         rootfs.create_dir(Path::new(dir)).map_err(image)?;
     }
     let hosts =
-        format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{ACTOR_ADDRESS}\t{hostname}\n");
-    let hostname = format!("{hostname}\n");
+        format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{ACTOR_ADDRESS}\t{HOSTNAME}\n");
+    let hostname = format!("{HOSTNAME}\n");
     let files =
         [("/etc/hosts", hosts.as_bytes()), ("/etc/hostname", hostname.as_bytes()), ("/etc/resolv.conf", resolv_conf)];
     for (path, content) in files {
@@ -429,15 +435,14 @@ fn furnish(rootfs: &Rootfs, container: &Container, hostname: &str, resolv_conf: 
 
 /// Names become paths and annotations.
 fn check_name(kind: &str, name: &str) -> Result<(), Error> {
-    if is_hostname(name) {
+    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('-') && name.bytes().all(fine) {
         return Ok(());
     }
-    Err(Error::new(Reason::Invalid, format!("`{name}` is not a {kind} name: a-z, 0-9 and `-`, at most 63 characters")))
-}
-
-fn is_hostname(name: &str) -> bool {
-    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    !name.is_empty() && name.len() <= 63 && !name.starts_with('-') && name.bytes().all(fine)
+    Err(Error::new(
+        Reason::Invalid,
+        format!("`{name}` is not a {kind} name: a-z, 0-9 and `-`, at most {MAX_NAME} characters"),
+    ))
 }
 
 /// The files of a snapshot, readable for nobody else: they hold the actor's memory.

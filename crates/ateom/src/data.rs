@@ -148,3 +148,105 @@ pub fn unpack(archive: &Path, volumes: &BTreeMap<String, PathBuf>) -> Result<(),
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        os::unix::fs::{PermissionsExt, symlink},
+    };
+
+    use super::*;
+
+    fn volume(root: &Path, name: &str) -> BTreeMap<String, PathBuf> {
+        let dir = root.join(name);
+        fs::create_dir_all(&dir).unwrap();
+        BTreeMap::from([(name.to_owned(), dir)])
+    }
+
+    #[test]
+    fn what_was_packed_comes_back_with_modes_links_and_attributes() {
+        let temp = tempfile::tempdir().unwrap();
+        let from = volume(&temp.path().join("a"), "data");
+        let dir = &from["data"];
+        fs::create_dir(dir.join("sub")).unwrap();
+        fs::write(dir.join("sub/file"), "hello").unwrap();
+        fs::set_permissions(dir.join("sub/file"), fs::Permissions::from_mode(0o4751)).unwrap();
+        fs::set_permissions(dir.join("sub"), fs::Permissions::from_mode(0o500)).unwrap();
+        symlink("/etc/passwd", dir.join("link")).unwrap();
+        xattr::set(dir.join("sub/file"), "user.colour", b"green").unwrap();
+        File::create(dir.join("hole")).unwrap().set_len(1 << 30).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, dir.join("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+
+        let archive = temp.path().join(ARCHIVE);
+        pack(&from, &archive).unwrap();
+        assert!(archive.metadata().unwrap().len() < 1 << 20, "holes are not packed");
+        let to = volume(&temp.path().join("b"), "data");
+        unpack(&archive, &to).unwrap();
+        let dir = &to["data"];
+        assert_eq!(fs::read_to_string(dir.join("sub/file")).unwrap(), "hello");
+        assert_eq!(dir.join("sub/file").metadata().unwrap().permissions().mode() & 0o7777, 0o4751);
+        assert_eq!(dir.join("sub").metadata().unwrap().permissions().mode() & 0o7777, 0o500);
+        assert_eq!(fs::read_link(dir.join("link")).unwrap(), Path::new("/etc/passwd"));
+        assert_eq!(xattr::get(dir.join("sub/file"), "user.colour").unwrap().unwrap(), b"green");
+        assert_eq!(dir.join("hole").metadata().unwrap().len(), 1 << 30);
+        assert!(!dir.join("pipe").exists());
+    }
+
+    fn hostile(temp: &Path, write: impl FnOnce(&mut Builder<zstd::Encoder<'static, File>>)) -> Result<(), DataError> {
+        let archive = temp.join("hostile");
+        let mut tar = Builder::new(zstd::Encoder::new(File::create(&archive).unwrap(), 1).unwrap());
+        write(&mut tar);
+        tar.into_inner().unwrap().finish().unwrap();
+        unpack(&archive, &volume(&temp.join("to"), "data"))
+    }
+
+    fn header(kind: EntryType, size: u64) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_size(size);
+        header
+    }
+
+    #[test]
+    fn nothing_lands_outside_of_the_volumes() {
+        let temp = tempfile::tempdir().unwrap();
+        let outside = temp.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        let through_link = hostile(temp.path(), |tar| {
+            tar.append_link(&mut header(EntryType::Symlink, 0), "data/link", &outside).unwrap();
+            tar.append_data(&mut header(EntryType::Regular, 1), "data/link/file", &b"x"[..]).unwrap();
+        });
+        assert!(through_link.is_err());
+        let other_volume = hostile(temp.path(), |tar| {
+            tar.append_data(&mut header(EntryType::Regular, 1), "other/file", &b"x"[..]).unwrap();
+        });
+        assert!(matches!(other_volume, Err(DataError::Refused(_))));
+        let device = hostile(temp.path(), |tar| {
+            tar.append_data(&mut header(EntryType::Char, 0), "data/null", &b""[..]).unwrap();
+        });
+        assert!(matches!(device, Err(DataError::Refused(_))));
+        let dots = hostile(temp.path(), |tar| {
+            let mut header = header(EntryType::Regular, 1);
+            header.as_gnu_mut().unwrap().name[..18].copy_from_slice(b"data/../../outside");
+            header.set_cksum();
+            tar.append(&header, &b"x"[..]).unwrap();
+        });
+        assert!(dots.is_err());
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        assert!(hostile(temp.path(), |_| ()).is_ok(), "an empty archive is fine");
+    }
+
+    #[test]
+    fn an_archive_that_unpacks_to_too_much_is_refused_before_it_does() {
+        let temp = tempfile::tempdir().unwrap();
+        let bomb = hostile(temp.path(), |tar| {
+            let mut header = header(EntryType::Regular, MAX_BYTES + 1);
+            header.set_path("data/bomb").unwrap();
+            header.set_cksum();
+            tar.get_mut().write_all(header.as_bytes()).unwrap();
+        });
+        assert!(matches!(bomb, Err(DataError::Refused(_))), "{bomb:?}");
+    }
+}

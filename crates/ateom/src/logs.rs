@@ -98,7 +98,7 @@ async fn copy(
     if owner.wait_for(Option::is_some).await.is_err() {
         return; // never assigned to anybody
     }
-    let mut sink = Sink { container, file: None };
+    let mut sink = Sink { container, file: None, failed: false };
     let (mut out_buffer, mut err_buffer) = (Buffer::new("stdout"), Buffer::new("stderr"));
     let (mut out_open, mut err_open) = (true, true);
     while out_open || err_open {
@@ -110,7 +110,9 @@ async fn copy(
         let Some(owner) = owner else { return };
         for (buffer, open) in [(&mut out_buffer, out_open), (&mut err_buffer, err_open)] {
             while let Some(line) = buffer.take_line(!open) {
-                if let Err(e) = sink.write(&owner, buffer.stream, &line) {
+                if let Err(e) = sink.write(&owner, buffer.stream, &line)
+                    && !std::mem::replace(&mut sink.failed, true)
+                {
                     tracing::warn!(container = sink.container, "cannot write the log in {}: {e}", owner.dir.display());
                 }
             }
@@ -146,6 +148,8 @@ impl Buffer {
 struct Sink {
     container: String,
     file: Option<(PathBuf, File, u64)>,
+    /// Said once.
+    failed: bool,
 }
 
 impl Sink {

@@ -104,7 +104,7 @@ pub(crate) fn enter(socket: &Path) -> io::Result<Inside> {
     rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
 
     // Both before /run is covered: either may lie there.
-    let resolv_conf = fs::read("/etc/resolv.conf").unwrap_or_default();
+    let resolv_conf = resolver();
     let _ = fs::remove_file(socket);
     let listener = std::os::unix::net::UnixListener::bind(socket)?;
 
@@ -126,6 +126,18 @@ pub(crate) fn enter(socket: &Path) -> io::Result<Inside> {
 
     rustix::io::write(rustix::stdio::stdout(), b"+")?;
     Ok(Inside { resolv_conf, listener })
+}
+
+/// The host's resolver configuration; behind a resolver on loopback, which no actor reaches, the one it uses itself.
+fn resolver() -> Vec<u8> {
+    let own = fs::read("/etc/resolv.conf").unwrap_or_default();
+    let text = String::from_utf8_lossy(&own);
+    let servers = text.lines().filter_map(|l| l.trim().strip_prefix("nameserver"));
+    let only_loopback = servers.map(str::trim).all(|s| s.starts_with("127.") || s == "::1");
+    if only_loopback && let Ok(behind) = fs::read("/run/systemd/resolve/resolv.conf") {
+        return behind;
+    }
+    own
 }
 
 fn mount(fs: &str, target: &str, flags: MountFlags, options: &str) -> io::Result<()> {

@@ -190,6 +190,7 @@ impl Processes {
         loop {
             let others = others();
             if others.is_empty() {
+                self.lock().clear(); // watches of processes whose own parents reaped them
                 return Ok(());
             }
             let mut watches: Vec<_> = others.iter().map(|&pid| self.watch(pid)).collect();

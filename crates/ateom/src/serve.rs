@@ -94,6 +94,8 @@ fn inside<D: Driver>(args: &ServeArgs, driver: impl FnOnce(Place) -> D) -> Resul
         std::fs::remove_dir_all(&scratch)?; // left by a shim that was killed
     }
     std::fs::create_dir_all(&scratch)?;
+    // Actors' durable directories are nobody else's business.
+    std::fs::set_permissions(&scratch, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
     let outside = namespaces::enter(&args.socket).map_err(|e| format!("cannot set up the worker's namespaces: {e}"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(run(args, scratch, outside, driver));

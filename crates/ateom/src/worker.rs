@@ -88,14 +88,14 @@ impl<D: Driver> Worker<D> {
 
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut resets: mpsc::Receiver<Reply<()>>) {
         loop {
-            let active = matches!(self.state(), State::Running | State::Frozen);
+            let active = matches!(self.state(), State::Prepared | State::Running | State::Frozen);
             let command = tokio::select! {
                 biased;
                 reply = resets.recv() => match reply {
                     Some(reply) => { self.reset(reply).await; continue }
                     None => return,
                 },
-                ended = self.driver.ended(), if active => { self.ended(ended); continue }
+                ended = self.driver.ended(), if active => { self.ended(ended).await; continue }
                 command = commands.recv() => match command {
                     Some(command) => command,
                     None => return,
@@ -253,7 +253,12 @@ impl<D: Driver> Worker<D> {
         Ok(())
     }
 
-    fn ended(&mut self, ended: Ended) {
+    async fn ended(&mut self, ended: Ended) {
+        if self.state() == State::Prepared {
+            tracing::warn!("the prepared sandbox is gone: {}", ended.message);
+            let _ = self.clean().await;
+            return;
+        }
         self.become_state(State::Ended);
         let status = self.status.borrow().clone();
         tracing::info!(actor = status.actor_uid, activation = status.activation, "actor ended: {}", ended.message);

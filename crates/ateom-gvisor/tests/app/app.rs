@@ -20,7 +20,7 @@ fn main() {
         let Ok(mut stream) = stream else { continue };
         let mut line = String::new();
         let mut reader = BufReader::new(stream.try_clone().expect("clone"));
-        if reader.read_line(&mut line).is_err() {
+        if !reader.read_line(&mut line).is_ok_and(|n| n > 0) {
             continue;
         }
         let mut header = String::new();

@@ -17,9 +17,9 @@ async fn a_container_finds_its_environment_name_hosts_and_identity() {
     worker.run("alice", 7, with).await.unwrap();
     assert_eq!(worker.get("/env/COLOUR"), "green");
     assert!(worker.get("/env/PATH").contains("/usr/bin"));
-    assert_eq!(worker.get("/host").trim(), "alice");
-    assert!(worker.get("/read/etc/hosts").contains("169.254.17.2\talice"));
-    assert_eq!(worker.get("/read/etc/hostname"), "alice\n");
+    assert_eq!(worker.get("/host").trim(), "actor");
+    assert!(worker.get("/read/etc/hosts").contains("169.254.17.2\tactor"));
+    assert_eq!(worker.get("/read/etc/hostname"), "actor\n");
     assert_eq!(worker.get("/read/run/ate/name"), "alice");
     assert_eq!(worker.get("/read/run/ate/uid"), "uid-alice");
     assert_eq!(worker.get("/read/run/ate/template"), "default/test");

@@ -97,6 +97,22 @@ async fn a_killed_sandbox_is_reported_and_the_worker_usable_again() {
 }
 
 #[tokio::test]
+async fn a_prepared_sandbox_that_dies_is_not_used() {
+    let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
+    let mut worker = Worker::start().await;
+    worker.prepare(with).await.unwrap();
+    let sandbox = worker.processes().into_iter().find(|(_, name)| name.contains("boot")).unwrap().0;
+    Command::new("kill").args(["-9", &sandbox.to_string()]).status().unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while worker.stats().await.state() != State::Idle {
+        assert!(Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+    assert!(!worker.run("a", 1, with).await.unwrap().prepared);
+    assert_eq!(worker.get("/"), "1");
+}
+
+#[tokio::test]
 async fn an_actor_that_ends_by_itself_is_reported() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
     let mut worker = Worker::start().await;

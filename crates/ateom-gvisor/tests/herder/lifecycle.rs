@@ -11,6 +11,8 @@ async fn an_actor_runs_is_saved_and_goes_on_counting_on_another_worker() {
     first.run("a", 1, with).await.unwrap();
     assert_eq!(first.get("/"), "1");
     assert_eq!(first.get("/"), "2");
+    first.get("/fill/64");
+    assert!(first.stats().await.memory_bytes > 64 << 20);
     let snapshot = first.snapshot_dir("snapshot");
     let files = first.checkpoint(1, &snapshot, Scope::Full).await.unwrap();
     assert_eq!(files, ["checkpoint.img", "pages.img", "pages_meta.img"]);

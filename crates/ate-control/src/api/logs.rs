@@ -1,0 +1,52 @@
+//! `ate.v1.Logs`: what an actor's containers wrote.
+
+use std::sync::Arc;
+
+use ate_api::{
+    Error, Reason,
+    id::ActorName,
+    v1::{LogLine, TailRequest, logs_server::Logs},
+};
+use futures::{Stream, StreamExt};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::names;
+use crate::core::Core;
+
+pub(crate) struct LogsService(pub(crate) Arc<Core>);
+
+#[tonic::async_trait]
+impl Logs for LogsService {
+    type TailStream = std::pin::Pin<Box<dyn Stream<Item = Result<LogLine, Status>> + Send>>;
+
+    async fn tail(&self, request: Request<TailRequest>) -> Result<Response<Self::TailStream>, Status> {
+        let r = request.into_inner();
+        names::label("atespace", &r.atespace)?;
+        names::label("actor name", &r.name)?;
+        let name = ActorName::new(r.atespace, r.name);
+        let actor = self.0.db.actor(&name).await?.value;
+        if !r.container.is_empty() {
+            names::label("container", &r.container)?;
+            let template = self.0.catalog.template(&actor.template, &actor.template_uid);
+            let known = template.is_none_or(|t| t.value.resource.spec.containers.iter().any(|c| c.name == r.container));
+            if !known {
+                return Err(Error::new(Reason::NotFound, format!("the actor has no container {}", r.container))
+                    .on(format!("actor/{name}"))
+                    .into());
+            }
+        }
+        let lines = self.0.node.logs(&actor.uid, &r.container, r.tail_lines, r.follow).await?;
+        let stream = ReceiverStream::new(lines).map(|l| {
+            Ok(LogLine {
+                time: l.time,
+                container: l.container,
+                stream: l.stream,
+                text: l.text,
+                activation: l.activation.0,
+            })
+        });
+        let stop = self.0.stop.clone().cancelled_owned();
+        Ok(Response::new(Box::pin(stream.take_until(stop))))
+    }
+}

@@ -1,0 +1,400 @@
+//! `ate.v1.Resources`: declarative objects and views, all as JSON.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ate_agent::AssetReport;
+use ate_api::{
+    Error, Reason,
+    id::{ActorName, DEFAULT_SPACE, Digest, WorkerId},
+    v1::{
+        ApplyRequest, ApplyResponse, DeleteRequest, ListRequest, ListResponse, Object, ObjectRef, WatchRequest,
+        apply_response::Outcome, resources_server::Resources,
+    },
+};
+use tonic::{Request, Response, Status};
+
+use super::{names, views, watch};
+use crate::{
+    core::Core,
+    records::{ActorRecord, SnapshotRecord, keys, unpack},
+    resources::{Applied, admission, in_use, not_found},
+};
+
+const DEFAULT_PAGE: usize = 200;
+const MAX_PAGE: usize = 1000;
+/// Actors counted for an atespace's status; a list of atespaces must not become a scan of all actors.
+const COUNTED: usize = in_use::COUNTED;
+
+pub(crate) struct ResourcesService(pub(crate) Arc<Core>);
+
+/// Every kind there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Atespace,
+    SandboxConfig,
+    WorkerPool,
+    ActorTemplate,
+    Actor,
+    Worker,
+    Snapshot,
+    Asset,
+}
+
+impl Kind {
+    pub(crate) fn parse(text: &str) -> Result<Kind, Error> {
+        Ok(match text {
+            "Atespace" => Kind::Atespace,
+            "SandboxConfig" => Kind::SandboxConfig,
+            "WorkerPool" => Kind::WorkerPool,
+            "ActorTemplate" => Kind::ActorTemplate,
+            "Actor" => Kind::Actor,
+            "Worker" => Kind::Worker,
+            "Snapshot" => Kind::Snapshot,
+            "Asset" => Kind::Asset,
+            other => {
+                let shown: String = other.chars().take(80).collect();
+                return Err(Error::new(Reason::Invalid, format!("unknown kind {shown:?}")));
+            }
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Resources for ResourcesService {
+    type WatchStream = watch::Events;
+
+    async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+        let r = request.into_inner();
+        let (applied, object) = self.0.apply(&r.json, r.dry_run).await?;
+        let outcome = match applied {
+            Applied::Created => Outcome::Created,
+            Applied::Configured => Outcome::Configured,
+            Applied::Unchanged => Outcome::Unchanged,
+        };
+        Ok(Response::new(ApplyResponse { outcome: outcome.into(), object: Some(object) }))
+    }
+
+    async fn get(&self, request: Request<ObjectRef>) -> Result<Response<Object>, Status> {
+        let r = request.into_inner();
+        Ok(Response::new(self.0.get_object(Kind::parse(&r.kind)?, &r.namespace, &r.name).await?))
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let r = request.into_inner();
+        let size = match r.page_size {
+            0 => DEFAULT_PAGE,
+            n => (n as usize).min(MAX_PAGE),
+        };
+        if !r.namespace.is_empty() {
+            names::label("namespace", &r.namespace)?;
+        }
+        let (objects, next_page_token) =
+            self.0.list_objects(Kind::parse(&r.kind)?, &r.namespace, &r.page_token, size).await?;
+        Ok(Response::new(ListResponse { objects, next_page_token }))
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<()>, Status> {
+        let r = request.into_inner().r#ref.ok_or_else(|| Error::new(Reason::Invalid, "ref is missing"))?;
+        match Kind::parse(&r.kind)? {
+            Kind::Atespace => {
+                names::label("atespace", &r.name)?;
+                self.0.delete_atespace(&r.name).await?;
+            }
+            Kind::SandboxConfig => {
+                names::subdomain(&r.name)?;
+                self.0.delete_config(&r.name).await?;
+            }
+            Kind::WorkerPool => self.0.delete_pool(&names::object(&r.namespace, &r.name)?).await?,
+            Kind::ActorTemplate => self.0.delete_template(&names::object(&r.namespace, &r.name)?).await?,
+            Kind::Actor => {
+                let name = actor_name(&r.namespace, &r.name)?;
+                self.0.delete_actor(&name, self.0.default_deadline()).await?;
+            }
+            Kind::Worker | Kind::Snapshot | Kind::Asset => {
+                return Err(Error::new(Reason::Invalid, format!("a {} cannot be deleted by hand", r.kind))
+                    .hint("it goes when nothing needs it any more")
+                    .into());
+            }
+        }
+        Ok(Response::new(()))
+    }
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let r = request.into_inner();
+        let kind = Kind::parse(&r.kind)?;
+        Ok(Response::new(watch::start(self.0.clone(), kind, r.namespace, r.name).await?))
+    }
+}
+
+pub(crate) fn actor_name(namespace: &str, name: &str) -> Result<ActorName, Error> {
+    let atespace = if namespace.is_empty() { DEFAULT_SPACE } else { namespace };
+    names::label("atespace", atespace)?;
+    names::label("actor name", name)?;
+    Ok(ActorName::new(atespace, name))
+}
+
+impl Core {
+    async fn apply(&self, json: &[u8], dry_run: bool) -> Result<(Applied, Object), Error> {
+        let object = admission::parse(json)?;
+        if dry_run {
+            return self.dry_run(&object);
+        }
+        match object {
+            admission::Object::Atespace(meta, spec) => {
+                names::label("atespace", &meta.name)?;
+                let (applied, e) = self.apply_atespace(meta, spec).await?;
+                Ok((applied, views::atespace(&e.value, e.version, self.count_actors(&e.value.metadata.name).await?)?))
+            }
+            admission::Object::SandboxConfig(config) => {
+                let (applied, e) = self.apply_config(config).await?;
+                let r = &e.value.resource;
+                Ok((applied, views::object("SandboxConfig", &r.metadata, e.version, r)?))
+            }
+            admission::Object::WorkerPool(pool) => {
+                let (applied, e) = self.apply_pool(pool).await?;
+                let r = &e.value.resource;
+                Ok((applied, views::object("WorkerPool", &r.metadata, e.version, r)?))
+            }
+            admission::Object::ActorTemplate(template) => {
+                let (applied, e) = self.apply_template(template).await?;
+                let r = &e.value.resource;
+                Ok((applied, views::object("ActorTemplate", &r.metadata, e.version, r)?))
+            }
+        }
+    }
+
+    async fn count_actors(&self, atespace: &str) -> Result<u64, Error> {
+        let found = self.db.first_keys(&format!("{}{atespace}/", keys::ACTORS), COUNTED).await?;
+        Ok(found.len() as u64)
+    }
+
+    pub(crate) async fn get_object(&self, kind: Kind, namespace: &str, name: &str) -> Result<Object, Error> {
+        match kind {
+            Kind::Atespace => {
+                let found = self.catalog.atespaces.get(&name.to_owned()).ok_or_else(|| not_found("atespace", name))?;
+                views::atespace(&found.value, found.version, self.count_actors(name).await?)
+            }
+            Kind::SandboxConfig => {
+                let found =
+                    self.catalog.configs.get(&name.to_owned()).ok_or_else(|| not_found("sandboxconfig", name))?;
+                let r = &found.value.resource;
+                views::object("SandboxConfig", &r.metadata, found.version, r)
+            }
+            Kind::WorkerPool => {
+                let name = names::object(namespace, name)?;
+                let found = self.catalog.pools.get(&name).ok_or_else(|| not_found("workerpool", &name.to_string()))?;
+                let r = &found.value.resource;
+                views::object("WorkerPool", &r.metadata, found.version, r)
+            }
+            Kind::ActorTemplate => {
+                let name = names::object(namespace, name)?;
+                let found =
+                    self.catalog.templates.get(&name).ok_or_else(|| not_found("actortemplate", &name.to_string()))?;
+                let r = &found.value.resource;
+                views::object("ActorTemplate", &r.metadata, found.version, r)
+            }
+            Kind::Actor => {
+                let name = actor_name(namespace, name)?;
+                let found = self.db.actor(&name).await?;
+                views::actor(self, &name, &found.value, found.version)
+            }
+            Kind::Worker => {
+                let found = self.scheduler.worker(&WorkerId(name.to_owned()));
+                views::worker(self, &found.ok_or_else(|| not_found("worker", name))?)
+            }
+            Kind::Snapshot => self.get_snapshot(name).await,
+            Kind::Asset => {
+                let digest = Digest::parse(name).ok_or_else(|| not_found("asset", name))?;
+                let reports = self.asset_reports().await?;
+                match reports.get(&digest) {
+                    Some(report) => views::asset(self, &digest, report.as_ref()),
+                    None => Err(not_found("asset", name)),
+                }
+            }
+        }
+    }
+
+    /// By its whole digest or by a beginning of it that only one snapshot has.
+    async fn get_snapshot(&self, name: &str) -> Result<Object, Error> {
+        let hex = name.strip_prefix("sha256:").unwrap_or(name);
+        if hex.len() < 4 || hex.len() > 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(not_found("snapshot", name));
+        }
+        let mut found = self.db.page(&format!("{}{hex}", keys::SNAPSHOTS), None, 2).await?;
+        match (found.pop(), found.is_empty()) {
+            (Some((key, v)), true) => {
+                let record: SnapshotRecord = unpack(&key, &v.value)?;
+                views::snapshot(self, &record, self.is_current(&record).await?, v.version)
+            }
+            (Some(_), false) => {
+                Err(Error::new(Reason::Invalid, "more than one snapshot begins like this")
+                    .on(format!("snapshot/{name}")))
+            }
+            (None, _) => Err(not_found("snapshot", name)),
+        }
+    }
+
+    pub(crate) async fn is_current(&self, record: &SnapshotRecord) -> Result<bool, Error> {
+        let owner = self.db.find_actor(&record.actor).await?;
+        Ok(owner.is_some_and(|o| o.value.snapshot.as_ref().is_some_and(|s| s.manifest == record.snapshot.manifest)))
+    }
+
+    /// One page, and the token of the next.
+    pub(crate) async fn list_objects(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        token: &str,
+        size: usize,
+    ) -> Result<(Vec<Object>, String), Error> {
+        let mut objects = Vec::new();
+        let here = |ns: &str| namespace.is_empty() || ns == namespace;
+        match kind {
+            Kind::Atespace => {
+                for (name, e) in self.catalog.atespaces.all() {
+                    objects.push(views::atespace(&e.value, e.version, self.count_actors(&name).await?)?);
+                }
+            }
+            Kind::SandboxConfig => {
+                for (_, e) in self.catalog.configs.all() {
+                    objects.push(views::object(
+                        "SandboxConfig",
+                        &e.value.resource.metadata,
+                        e.version,
+                        &e.value.resource,
+                    )?);
+                }
+            }
+            Kind::WorkerPool => {
+                for (_, e) in self.catalog.pools.all().into_iter().filter(|(n, _)| here(&n.namespace)) {
+                    objects.push(views::object(
+                        "WorkerPool",
+                        &e.value.resource.metadata,
+                        e.version,
+                        &e.value.resource,
+                    )?);
+                }
+            }
+            Kind::ActorTemplate => {
+                for (_, e) in self.catalog.templates.all().into_iter().filter(|(n, _)| here(&n.namespace)) {
+                    objects.push(views::object(
+                        "ActorTemplate",
+                        &e.value.resource.metadata,
+                        e.version,
+                        &e.value.resource,
+                    )?);
+                }
+            }
+            Kind::Worker => {
+                let mut workers = self.scheduler.workers();
+                workers.retain(|w| here(&w.report.pool.namespace));
+                workers.sort_by(|a, b| a.report.id.cmp(&b.report.id));
+                for w in workers {
+                    objects.push(views::worker(self, &w)?);
+                }
+            }
+            Kind::Asset => {
+                for (digest, report) in self.asset_reports().await? {
+                    objects.push(views::asset(self, &digest, report.as_ref())?);
+                }
+            }
+            Kind::Actor => return self.list_actors(namespace, token, size).await,
+            Kind::Snapshot => return self.list_snapshots(namespace, token, size).await,
+        }
+        Ok((objects, String::new()))
+    }
+
+    async fn list_actors(&self, namespace: &str, token: &str, size: usize) -> Result<(Vec<Object>, String), Error> {
+        let prefix =
+            if namespace.is_empty() { keys::ACTORS.to_owned() } else { format!("{}{namespace}/", keys::ACTORS) };
+        let after = checked_token(token, &prefix)?;
+        let page = self.db.page(&prefix, after, size).await?;
+        let next =
+            if page.len() == size { page.last().map(|(k, _)| k.clone()).unwrap_or_default() } else { String::new() };
+        let mut objects = Vec::with_capacity(page.len());
+        for (key, v) in page {
+            let record: ActorRecord = unpack(&key, &v.value)?;
+            if let Some(name) = keys::actor_of(&key) {
+                objects.push(views::actor(self, &name, &record, v.version)?);
+            }
+        }
+        Ok((objects, next))
+    }
+
+    async fn list_snapshots(&self, namespace: &str, token: &str, size: usize) -> Result<(Vec<Object>, String), Error> {
+        let after = checked_token(token, keys::SNAPSHOTS)?;
+        let page = self.db.page(keys::SNAPSHOTS, after, size).await?;
+        let next =
+            if page.len() == size { page.last().map(|(k, _)| k.clone()).unwrap_or_default() } else { String::new() };
+        let mut objects = Vec::with_capacity(page.len());
+        for (key, v) in page {
+            let record: SnapshotRecord = unpack(&key, &v.value)?;
+            let object = views::snapshot(self, &record, self.is_current(&record).await?, v.version)?;
+            if namespace.is_empty() || object.namespace == namespace {
+                objects.push(object);
+            }
+        }
+        Ok((objects, next))
+    }
+
+    /// Assets the node has or fetches, and those some revision needs.
+    pub(crate) async fn asset_reports(&self) -> Result<BTreeMap<Digest, Option<AssetReport>>, Error> {
+        let mut found: BTreeMap<Digest, Option<AssetReport>> = BTreeMap::new();
+        for (_, revision) in self.catalog.revisions.all() {
+            found.extend(revision.value.reference.assets.iter().map(|a| (a.sha256.clone(), None)));
+        }
+        found.extend(self.node.assets().await?.into_iter().map(|r| (r.sha256.clone(), Some(r))));
+        Ok(found)
+    }
+}
+
+fn checked_token<'a>(token: &'a str, prefix: &str) -> Result<Option<&'a str>, Error> {
+    match token {
+        "" => Ok(None),
+        t if t.starts_with(prefix) => Ok(Some(t)),
+        _ => Err(Error::new(Reason::Invalid, "page_token is not one of this list")),
+    }
+}
+
+impl Core {
+    /// The same checks, nothing written.
+    fn dry_run(&self, object: &admission::Object) -> Result<(Applied, Object), Error> {
+        let outcome = |old: bool, same: bool| match (old, same) {
+            (false, _) => Applied::Created,
+            (true, true) => Applied::Unchanged,
+            (true, false) => Applied::Configured,
+        };
+        match object {
+            admission::Object::Atespace(meta, spec) => {
+                names::label("atespace", &meta.name)?;
+                let old = self.catalog.atespaces.get(&meta.name);
+                let same = old.as_ref().is_some_and(|o| o.value.spec == *spec);
+                let record =
+                    crate::records::AtespaceRecord { metadata: meta.clone(), spec: spec.clone(), deleting: false };
+                Ok((outcome(old.is_some(), same), views::atespace(&record, 0, 0)?))
+            }
+            admission::Object::SandboxConfig(c) => {
+                let class = admission::known_class(&self.classes, &c.spec.sandbox_class)?;
+                admission::pin(c, class, &self.options.arch, 0)?;
+                let old = self.catalog.configs.get(&c.metadata.name);
+                let same = old.as_ref().is_some_and(|o| o.value.resource.spec == c.spec);
+                Ok((outcome(old.is_some(), same), views::object("SandboxConfig", &c.metadata, 0, c)?))
+            }
+            admission::Object::WorkerPool(p) => {
+                admission::known_class(&self.classes, &p.spec.sandbox_class)?;
+                let old = self.catalog.pools.get(&names::object(&p.metadata.namespace, &p.metadata.name)?);
+                let same = old.as_ref().is_some_and(|o| o.value.resource.spec == p.spec);
+                Ok((outcome(old.is_some(), same), views::object("WorkerPool", &p.metadata, 0, p)?))
+            }
+            admission::Object::ActorTemplate(t) => {
+                let old = self.catalog.templates.get(&names::object(&t.metadata.namespace, &t.metadata.name)?);
+                let same = old.as_ref().is_some_and(|o| o.value.resource.spec == t.spec);
+                if old.is_some() && !same {
+                    return Err(Error::new(Reason::Immutable, "the spec of a template cannot change"));
+                }
+                self.check_capabilities(t, &self.class_of(t))?;
+                Ok((outcome(old.is_some(), same), views::object("ActorTemplate", &t.metadata, 0, t)?))
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Watching: every existing object as ADDED, one BOOKMARK, then changes until the caller leaves.
+
+use std::{collections::HashMap, pin::Pin, sync::Arc};
+
+use ate_api::{
+    Error, Reason,
+    id::WorkerId,
+    v1::{Object, WatchEvent, watch_event::Type},
+};
+use ate_store::{Change, Changes};
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::{names, resources::Kind, views};
+use crate::{
+    core::Core,
+    records::{
+        ActorRecord, AtespaceRecord, ConfigRecord, PoolRecord, SnapshotRecord, TemplateRecord, from_json, keys, unpack,
+    },
+};
+
+pub(crate) type Events = Pin<Box<dyn Stream<Item = Result<WatchEvent, Status>> + Send>>;
+
+/// Events between the watcher and the network; a slower reader slows its own watch only.
+const BUFFER: usize = 64;
+const PAGE: usize = 500;
+
+/// What one watcher wants to see.
+struct Watch {
+    core: Arc<Core>,
+    kind: Kind,
+    namespace: String,
+    name: String,
+    out: mpsc::Sender<Result<WatchEvent, Status>>,
+    /// Version last sent of each object that is there.
+    sent: HashMap<(String, String), u64>,
+}
+
+/// The reader has left, or the watch has failed and said so.
+struct Over;
+
+pub(crate) async fn start(core: Arc<Core>, kind: Kind, namespace: String, name: String) -> Result<Events, Error> {
+    if !namespace.is_empty() {
+        names::label("namespace", &namespace)?;
+    }
+    // Before the list, so that nothing falls between the two.
+    let feed = Feed::open(&core, kind);
+    let (out, events) = mpsc::channel(BUFFER);
+    let mut watch = Watch { core: core.clone(), kind, namespace, name, out, sent: HashMap::new() };
+    core.spawn(async move {
+        let stop = watch.core.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = watch.run(feed) => {}
+        }
+    });
+    Ok(Box::pin(ReceiverStream::new(events)))
+}
+
+enum Feed {
+    Store(Changes),
+    Workers(tokio::sync::broadcast::Receiver<WorkerId>),
+    Assets(tokio::sync::broadcast::Receiver<ate_agent::AssetReport>),
+}
+
+impl Feed {
+    fn open(core: &Core, kind: Kind) -> Feed {
+        let prefix = match kind {
+            Kind::Worker => return Feed::Workers(core.scheduler.watch()),
+            Kind::Asset => return Feed::Assets(core.asset_changes.subscribe()),
+            Kind::Atespace => keys::ATESPACES,
+            Kind::SandboxConfig => keys::CONFIGS,
+            Kind::WorkerPool => keys::POOLS,
+            Kind::ActorTemplate => keys::TEMPLATES,
+            Kind::Actor => keys::ACTORS,
+            Kind::Snapshot => keys::SNAPSHOTS,
+        };
+        Feed::Store(core.db.store.watch(prefix))
+    }
+}
+
+fn lagged() -> Error {
+    Error::new(Reason::Unavailable, "the watcher fell behind and must start again")
+}
+
+impl Watch {
+    async fn run(&mut self, feed: Feed) -> Result<(), Over> {
+        self.existing().await?;
+        self.send(Type::Bookmark, None).await?;
+        match feed {
+            Feed::Store(mut changes) => {
+                while let Some(change) = changes.next().await {
+                    match change {
+                        Ok(change) => self.changed(change).await?,
+                        Err(_) => return self.fail(lagged()).await,
+                    }
+                }
+                Ok(())
+            }
+            Feed::Workers(mut changes) => loop {
+                match changes.recv().await {
+                    Ok(id) => match self.core.scheduler.worker(&id) {
+                        Some(w) => {
+                            let view = views::worker(&self.core, &w);
+                            self.show(view).await?;
+                        }
+                        None => self.gone_by_name(&id.0).await?,
+                    },
+                    Err(_) => return self.fail(lagged()).await,
+                }
+            },
+            Feed::Assets(mut changes) => loop {
+                match changes.recv().await {
+                    Ok(report) => {
+                        let view = views::asset(&self.core, &report.sha256, Some(&report));
+                        self.show(view).await?;
+                    }
+                    Err(_) => return self.fail(lagged()).await,
+                }
+            },
+        }
+    }
+
+    async fn existing(&mut self) -> Result<(), Over> {
+        let mut token = String::new();
+        loop {
+            match self.core.list_objects(self.kind, &self.namespace, &token, PAGE).await {
+                Ok((objects, next)) => {
+                    for object in objects {
+                        self.show(Ok(object)).await?;
+                    }
+                    if next.is_empty() {
+                        return Ok(());
+                    }
+                    token = next;
+                }
+                Err(e) => return self.fail(e).await,
+            }
+        }
+    }
+
+    async fn changed(&mut self, change: Change) -> Result<(), Over> {
+        match self.read(&change).await {
+            Ok(Some(object)) => self.show(Ok(object)).await,
+            Ok(None) => self.gone(&change).await,
+            Err(e) => self.fail(e).await,
+        }
+    }
+
+    /// The object as the change left it.
+    async fn read(&self, change: &Change) -> Result<Option<Object>, Error> {
+        let Some(bytes) = &change.value else { return Ok(None) };
+        let (key, version) = (change.key.as_str(), change.version);
+        let object = match self.kind {
+            Kind::Atespace => views::atespace(&from_json::<AtespaceRecord>(key, bytes)?, version, 0)?,
+            Kind::SandboxConfig => {
+                let r = from_json::<ConfigRecord>(key, bytes)?.resource;
+                views::object("SandboxConfig", &r.metadata, version, &r)?
+            }
+            Kind::WorkerPool => {
+                let r = from_json::<PoolRecord>(key, bytes)?.resource;
+                views::object("WorkerPool", &r.metadata, version, &r)?
+            }
+            Kind::ActorTemplate => {
+                let r = from_json::<TemplateRecord>(key, bytes)?.resource;
+                views::object("ActorTemplate", &r.metadata, version, &r)?
+            }
+            Kind::Actor => {
+                let Some(name) = keys::actor_of(key) else { return Ok(None) };
+                views::actor(&self.core, &name, &unpack::<ActorRecord>(key, bytes)?, version)?
+            }
+            Kind::Snapshot => {
+                let record = unpack::<SnapshotRecord>(key, bytes)?;
+                let current = self.core.is_current(&record).await?;
+                views::snapshot(&self.core, &record, current, version)?
+            }
+            Kind::Worker | Kind::Asset => return Ok(None),
+        };
+        Ok(Some(object))
+    }
+
+    fn wants(&self, object: &Object) -> bool {
+        (self.namespace.is_empty() || object.namespace == self.namespace)
+            && (self.name.is_empty() || object.name == self.name)
+    }
+
+    async fn show(&mut self, object: Result<Object, Error>) -> Result<(), Over> {
+        let object = match object {
+            Ok(object) => object,
+            Err(e) => return self.fail(e).await,
+        };
+        if !self.wants(&object) {
+            return Ok(());
+        }
+        let id = (object.namespace.clone(), object.name.clone());
+        let stored = !matches!(self.kind, Kind::Worker | Kind::Asset);
+        let before = self.sent.insert(id.clone(), object.version);
+        // A change that the list has shown already.
+        if let Some(before) = before.filter(|b| stored && *b >= object.version) {
+            self.sent.insert(id, before);
+            return Ok(());
+        }
+        let kind = if before.is_some() { Type::Modified } else { Type::Added };
+        self.send(kind, Some(object)).await
+    }
+
+    async fn gone(&mut self, change: &Change) -> Result<(), Over> {
+        let path = change.key.split_once('/').map_or("", |(_, path)| path);
+        let id = match (self.kind, path.split_once('/')) {
+            (Kind::Actor | Kind::WorkerPool | Kind::ActorTemplate, Some((ns, name))) => {
+                (ns.to_owned(), name.to_owned())
+            }
+            (Kind::Snapshot, _) => return self.gone_by_name(path).await,
+            _ => (String::new(), path.to_owned()),
+        };
+        match self.sent.get(&id) {
+            Some(shown) if *shown < change.version => self.send_gone(id, change.version).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn gone_by_name(&mut self, name: &str) -> Result<(), Over> {
+        match self.sent.keys().find(|(_, n)| n == name).cloned() {
+            Some(id) => self.send_gone(id, 0).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn send_gone(&mut self, id: (String, String), version: u64) -> Result<(), Over> {
+        self.sent.remove(&id);
+        let object = Object {
+            kind: format!("{:?}", self.kind),
+            namespace: id.0,
+            name: id.1,
+            uid: String::new(),
+            version,
+            json: Vec::new(),
+        };
+        self.send(Type::Deleted, Some(object)).await
+    }
+
+    async fn send(&self, kind: Type, object: Option<Object>) -> Result<(), Over> {
+        self.out.send(Ok(WatchEvent { r#type: kind.into(), object })).await.map_err(|_| Over)
+    }
+
+    async fn fail(&self, e: Error) -> Result<(), Over> {
+        let _ = self.out.send(Err(e.into())).await;
+        Err(Over)
+    }
+}

@@ -1,0 +1,104 @@
+//! The handle of a running control plane.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use ate_agent::NodeAgent;
+use ate_api::{Error, id::ActorName};
+use ate_store::Store;
+use tokio::sync::{Notify, broadcast, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    catalog::Catalog,
+    core::{Classes, Core, Running},
+    db::Db,
+    options::Options,
+    policy, reconcile,
+    scheduler::Scheduler,
+    traffic::Traffic,
+    workflow::turns::{Kind, Turns},
+};
+
+/// Changes of assets a slow watcher may be behind.
+const ASSET_CHANGES: usize = 256;
+
+/// A running control plane. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct Control {
+    pub(crate) core: Arc<Core>,
+}
+
+impl Control {
+    /// Loads the state, puts to rest whoever held a worker when the last one ended, and starts the background
+    /// work. Fails when the store cannot be read.
+    pub async fn start(
+        options: Options,
+        store: Arc<dyn Store>,
+        node: Arc<dyn NodeAgent>,
+        traffic: Arc<dyn Traffic>,
+        classes: Classes,
+    ) -> Result<Control, Error> {
+        let core = Arc::new(Core {
+            scheduler: Scheduler::new(options.queue_limit),
+            options,
+            db: Db { store },
+            node,
+            traffic,
+            classes,
+            catalog: Catalog::new(),
+            turns: Arc::new(Turns::default()),
+            recent: Mutex::default(),
+            assets: Mutex::default(),
+            asset_changes: broadcast::channel(ASSET_CHANGES).0,
+            garbage: Notify::new(),
+            config_ready: watch::channel(0).0,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        core.load().await?;
+        let recovered = core.recover_all().await?;
+        if recovered > 0 {
+            tracing::info!(recovered, "actors that held a worker are back at their last committed generation");
+        }
+        core.spawn(reconcile::node_events::run(core.clone()));
+        core.spawn(reconcile::configs::run(core.clone()));
+        core.spawn(reconcile::pools::run(core.clone()));
+        core.spawn(reconcile::templates::run(core.clone()));
+        core.spawn(reconcile::garbage::run(core.clone()));
+        core.spawn(reconcile::collect::run(core.clone()));
+        core.spawn(policy::idle::run(core.clone()));
+        core.spawn(policy::evict::run(core.clone()));
+        core.spawn(policy::prepare::run(core.clone()));
+        Ok(Control { core })
+    }
+
+    /// Brings an actor to life, or finds it alive. For the router: many callers at once cause one activation, and
+    /// an actor that runs already is answered from memory.
+    ///
+    /// Errors: `NOT_FOUND`, `NO_FREE_WORKER` and `QUEUE_FULL` (try again later), `NO_SUITABLE_WORKER`,
+    /// `TEMPLATE_NOT_READY`, `DEADLINE_EXCEEDED`, and what the node says of a start that failed.
+    pub async fn resume(&self, actor: &ActorName, boot: bool, deadline: Instant) -> Result<Running, Error> {
+        self.core.resume(actor, boot, deadline).await
+    }
+
+    /// Suspends every running actor, at most for `drain`, and ends the background work. Actors that could not be
+    /// suspended in time are put to rest at the next start, at their last committed generation.
+    pub async fn shutdown(&self, drain: Duration) {
+        let deadline = Instant::now() + drain;
+        let suspended = self.core.scheduler.holders().into_iter().map(|(_, holder)| {
+            let core = self.core.clone();
+            async move {
+                if let Err(e) = core.suspend(&holder.actor, Kind::Suspend, deadline, Duration::ZERO).await {
+                    tracing::warn!(actor = %holder.actor, error = %e, "not suspended before the end");
+                }
+            }
+        });
+        let _ = tokio::time::timeout_at(deadline.into(), futures::future::join_all(suspended)).await;
+        self.core.stop.cancel();
+        self.core.tasks.close();
+        let _ = tokio::time::timeout_at((deadline + Duration::from_secs(1)).into(), self.core.tasks.wait()).await;
+    }
+}

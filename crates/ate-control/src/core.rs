@@ -1,0 +1,111 @@
+//! What every part of the control plane shares.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use ate_agent::{AssetReport, NodeAgent};
+use ate_api::{
+    Error, Reason,
+    id::{Activation, ActorName, Digest, Uid, WorkerId},
+};
+use ate_sandbox::ClassDescriptor;
+use tokio::sync::{Notify, broadcast};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    catalog::Catalog,
+    db::Db,
+    options::Options,
+    policy::prepare::Recent,
+    scheduler::{Scheduler, Stage},
+    traffic::Traffic,
+    workflow::turns::Turns,
+};
+
+/// Descriptors of the classes whose herders are installed, by name.
+pub type Classes = HashMap<String, ClassDescriptor>;
+
+/// A running actor, as the router needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    pub uid: Uid,
+    pub activation: Activation,
+    pub address: std::net::IpAddr,
+    /// Where HTTP goes when the host name names no port.
+    pub default_port: u16,
+}
+
+pub(crate) struct Core {
+    pub(crate) options: Options,
+    pub(crate) db: Db,
+    pub(crate) node: Arc<dyn NodeAgent>,
+    pub(crate) traffic: Arc<dyn Traffic>,
+    pub(crate) classes: Classes,
+    pub(crate) catalog: Catalog,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) turns: Arc<Turns>,
+    pub(crate) recent: Mutex<Recent>,
+    /// Last word of the node on each asset.
+    pub(crate) assets: Mutex<HashMap<Digest, AssetReport>>,
+    pub(crate) asset_changes: broadcast::Sender<AssetReport>,
+    /// There is something in the deletion queue.
+    pub(crate) garbage: Notify,
+    /// Counts configurations that came to work.
+    pub(crate) config_ready: tokio::sync::watch::Sender<u64>,
+    /// Set once nothing new is to be started.
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Core {
+    /// The actor, if it is running now. No store, no wait.
+    pub(crate) fn running(&self, actor: &ActorName) -> Option<Running> {
+        let (_, h) = self.scheduler.holder_of(actor).filter(|(_, h)| h.stage == Stage::Running)?;
+        Some(Running { uid: h.uid, activation: h.activation, address: h.address?, default_port: h.default_port })
+    }
+
+    pub(crate) fn spawn<F: std::future::Future<Output = ()> + Send + 'static>(&self, task: F) {
+        self.tasks.spawn(task);
+    }
+
+    /// Takes an actor off its worker and makes the worker free again. Returns when it is, or after the release
+    /// timeout; then cleaning goes on behind the scenes and the worker stays out of use (I3).
+    pub(crate) async fn clean(self: &Arc<Self>, worker: &WorkerId, actor: &Uid, activation: Activation) {
+        if !self.scheduler.start_cleaning(worker, activation) {
+            return;
+        }
+        let Err(e) = self.release(worker, actor, activation).await else { return };
+        tracing::warn!(%worker, %actor, %activation, error = %e, "worker could not be cleaned yet, trying again");
+        let (core, worker, actor) = (self.clone(), worker.clone(), actor.clone());
+        self.spawn(async move {
+            let mut pause = std::time::Duration::from_millis(200);
+            while core.scheduler.worker(&worker).is_some() && !core.stop.is_cancelled() {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(std::time::Duration::from_secs(10));
+                if core.release(&worker, &actor, activation).await.is_ok() {
+                    return;
+                }
+            }
+        });
+    }
+
+    async fn release(&self, worker: &WorkerId, actor: &Uid, activation: Activation) -> Result<(), Error> {
+        let limit = self.options.release_timeout;
+        match tokio::time::timeout(limit, self.node.release(worker, actor, activation)).await {
+            Ok(Ok(())) => {
+                self.scheduler.freed(worker);
+                Ok(())
+            }
+            Ok(Err(e)) => Err(e),
+            Err(_) => Err(Error::new(Reason::DeadlineExceeded, format!("release took longer than {limit:?}"))),
+        }
+    }
+
+    /// Deadline of a caller that named none.
+    pub(crate) fn default_deadline(&self) -> Instant {
+        Instant::now() + self.options.resume_timeout
+    }
+}

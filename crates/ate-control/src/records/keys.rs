@@ -1,0 +1,92 @@
+//! Keys of the store. Names are checked DNS labels, so `/` separates safely.
+
+use ate_api::id::{ActorName, Digest, ObjectName, Uid};
+
+use super::ConfigKey;
+
+pub(crate) const ACTORS: &str = "actor/";
+pub(crate) const ATESPACES: &str = "atespace/";
+pub(crate) const BUSY: &str = "busy/";
+pub(crate) const CONFIGS: &str = "config/";
+pub(crate) const GARBAGE: &str = "garbage/";
+pub(crate) const PLATFORMS: &str = "platform/";
+pub(crate) const POOLS: &str = "pool/";
+pub(crate) const REVISIONS: &str = "config-revision/";
+pub(crate) const REVOKED: &str = "revoked/";
+pub(crate) const SNAPSHOTS: &str = "snapshot/";
+pub(crate) const TEMPLATES: &str = "template/";
+
+pub(crate) fn actor(name: &ActorName) -> String {
+    format!("{ACTORS}{}/{}", name.atespace, name.name)
+}
+
+pub(crate) fn actor_of(key: &str) -> Option<ActorName> {
+    let (atespace, name) = key.strip_prefix(ACTORS).or_else(|| key.strip_prefix(BUSY))?.split_once('/')?;
+    Some(ActorName::new(atespace, name))
+}
+
+/// There while the actor's phase is a transient one or it holds a worker: what a restart has to look at.
+pub(crate) fn busy(name: &ActorName) -> String {
+    format!("{BUSY}{}/{}", name.atespace, name.name)
+}
+
+/// Which actors were made from a template.
+pub(crate) fn by_template(template: &Uid, actor: &ActorName) -> String {
+    format!("{}{}/{}", by_template_prefix(template), actor.atespace, actor.name)
+}
+
+pub(crate) fn by_template_prefix(template: &Uid) -> String {
+    format!("by-template/{template}/")
+}
+
+/// Which snapshots need a revision of a configuration.
+pub(crate) fn by_config(config: &ConfigKey, manifest: &Digest) -> String {
+    format!("by-config/{}/{:010}/{manifest}", config.name, config.revision)
+}
+
+pub(crate) fn by_config_prefix(name: &str) -> String {
+    format!("by-config/{name}/")
+}
+
+pub(crate) fn snapshot(manifest: &Digest) -> String {
+    format!("{SNAPSHOTS}{manifest}")
+}
+
+/// A snapshot nobody references any more, to be removed from storage.
+pub(crate) fn garbage(manifest: &Digest) -> String {
+    format!("{GARBAGE}{manifest}")
+}
+
+pub(crate) fn platform(digest: &Digest) -> String {
+    format!("{PLATFORMS}{digest}")
+}
+
+pub(crate) fn template(name: &ObjectName) -> String {
+    format!("{TEMPLATES}{}/{}", name.namespace, name.name)
+}
+
+pub(crate) fn pool(name: &ObjectName) -> String {
+    format!("{POOLS}{}/{}", name.namespace, name.name)
+}
+
+pub(crate) fn config(name: &str) -> String {
+    format!("{CONFIGS}{name}")
+}
+
+pub(crate) fn revision(key: &ConfigKey) -> String {
+    format!("{REVISIONS}{}/{:010}", key.name, key.revision)
+}
+
+/// The last revision number used for a name. Outlives the configuration, so that a number never means two things.
+pub(crate) fn revision_counter(name: &str) -> String {
+    format!("config-counter/{name}")
+}
+
+/// Name of the default configuration of a class. Every change of a default writes it, so that two never pass.
+pub(crate) fn default_config(class: &str) -> String {
+    format!("default-config/{class}")
+}
+
+pub(crate) fn atespace(name: &str) -> String {
+    format!("{ATESPACES}{name}")
+}

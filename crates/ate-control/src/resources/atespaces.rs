@@ -1,0 +1,95 @@
+//! Atespaces: the unit of isolation actors live in.
+
+use std::sync::Arc;
+
+use ate_api::{Error, Reason, id::GOLDEN_ATESPACE, resource::ObjectMeta};
+use ate_store::{Expect, Transaction};
+
+use super::{ATTEMPTS, Applied, in_use, not_found, stamp_changed, stamp_new, too_many_conflicts};
+use crate::{
+    catalog::Entry,
+    core::Core,
+    records::{AtespaceRecord, keys},
+};
+
+impl Core {
+    pub(crate) async fn apply_atespace(
+        &self,
+        metadata: ObjectMeta,
+        spec: serde_json::Value,
+    ) -> Result<(Applied, Entry<AtespaceRecord>), Error> {
+        let name = metadata.name.clone();
+        if name == GOLDEN_ATESPACE {
+            return Err(Error::new(Reason::PermissionDenied, "this atespace belongs to the system")
+                .on(format!("atespace/{name}")));
+        }
+        let key = keys::atespace(&name);
+        for _ in 0..ATTEMPTS {
+            let old = self.reload_atespace(&name).await?;
+            let mut record = AtespaceRecord { metadata: metadata.clone(), spec: spec.clone(), deleting: false };
+            let applied = match &old {
+                None => {
+                    stamp_new(&mut record.metadata);
+                    Applied::Created
+                }
+                Some(old) => {
+                    let changed = old.value.spec != record.spec;
+                    stamp_changed(&mut record.metadata, &old.value.metadata, changed);
+                    record.deleting = old.value.deleting;
+                    if *old.value == record {
+                        return Ok((Applied::Unchanged, old.clone()));
+                    }
+                    Applied::Configured
+                }
+            };
+            match self.db.put_json(&key, old.map(|o| o.version), &record).await {
+                Ok(version) => {
+                    self.catalog.atespaces.set(name, version, record.clone());
+                    return Ok((applied, Entry { version, value: Arc::new(record) }));
+                }
+                Err(e) if e.reason == Reason::Conflict => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(too_many_conflicts(format!("atespace/{name}")))
+    }
+
+    /// The atespace as it is in the store now.
+    pub(crate) async fn reload_atespace(&self, name: &str) -> Result<Option<Entry<AtespaceRecord>>, Error> {
+        if let Some(found) = self.db.get_json::<AtespaceRecord>(&keys::atespace(name)).await? {
+            self.catalog.atespaces.set(name.to_owned(), found.version, found.value);
+        }
+        Ok(self.catalog.atespaces.get(&name.to_owned()))
+    }
+
+    /// Marked first, so that no actor can be created between the look and the deletion.
+    pub(crate) async fn delete_atespace(&self, name: &str) -> Result<(), Error> {
+        let object = format!("atespace/{name}");
+        let key = keys::atespace(name);
+        for _ in 0..ATTEMPTS {
+            let old = self.reload_atespace(name).await?.ok_or_else(|| not_found("atespace", name))?;
+            let mut marked = (*old.value).clone();
+            marked.deleting = true;
+            let version = match self.db.put_json(&key, Some(old.version), &marked).await {
+                Ok(version) => version,
+                Err(e) if e.reason == Reason::Conflict => continue,
+                Err(e) => return Err(e),
+            };
+            self.catalog.atespaces.set(name.to_owned(), version, marked.clone());
+            let users = self.db.first_keys(&format!("{}{name}/", keys::ACTORS), in_use::COUNTED).await;
+            if let Some(refusal) = in_use::refusal(&object, "actor", users?) {
+                marked.deleting = false;
+                let version = self.db.put_json(&key, Some(version), &marked).await?;
+                self.catalog.atespaces.set(name.to_owned(), version, marked);
+                return Err(refusal);
+            }
+            let gone = self
+                .db
+                .commit(Transaction::new().check(key.clone(), Expect::Version(version)).delete(key.clone()))
+                .await?;
+            self.catalog.atespaces.remove(name.to_owned(), gone);
+            return Ok(());
+        }
+        Err(too_many_conflicts(object))
+    }
+}

@@ -1,0 +1,200 @@
+//! Who gets which worker. All in memory, rebuilt at start: an actor's record says which worker it holds, the node
+//! says which workers there are, and this is the index over both.
+//!
+//! One mutex, held for a lookup at a time and never across an await. A pick looks at each pool once (there are
+//! few) and then takes a worker from an ordered set.
+
+mod book;
+mod free;
+mod gates;
+mod queue;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use ate_agent::WorkerReport;
+use ate_api::{
+    Error,
+    id::{Activation, ActorName, ObjectName, WorkerId},
+};
+use tokio::sync::{Notify, broadcast};
+
+pub(crate) use book::{Holder, Seat, Stage, Worker};
+pub(crate) use free::Prepared;
+pub(crate) use gates::{Need, PoolInfo, Wanted};
+pub(crate) use queue::{Claim, Ticket};
+
+use book::Book;
+
+/// Changes of workers that a slow watcher may be behind before it has to start again.
+const CHANGES: usize = 1024;
+
+pub(crate) struct Scheduler {
+    book: Mutex<Book>,
+    /// Somebody waits for a worker.
+    pub(crate) waiting: Notify,
+    /// A worker became idle and nobody waits for it.
+    pub(crate) idle: Notify,
+    changes: broadcast::Sender<WorkerId>,
+}
+
+/// Answer to a claim.
+pub(crate) enum Offer {
+    Now(Claim),
+    Later(Ticket),
+}
+
+impl Scheduler {
+    pub(crate) fn new(queue_limit: usize) -> Self {
+        Scheduler {
+            book: Mutex::new(Book::new(queue_limit)),
+            waiting: Notify::new(),
+            idle: Notify::new(),
+            changes: broadcast::channel(CHANGES).0,
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // Nothing panics while it holds the lock, short of a bug; then the book is still whole.
+        self.book.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn changed(&self, worker: &WorkerId) {
+        if self.changes.receiver_count() > 0 {
+            let _ = self.changes.send(worker.clone());
+        }
+    }
+
+    /// Ids of workers that changed, from now on.
+    pub(crate) fn watch(&self) -> broadcast::Receiver<WorkerId> {
+        self.changes.subscribe()
+    }
+
+    pub(crate) fn set_pool(&self, name: ObjectName, pool: PoolInfo) {
+        self.book().set_pool(name, pool);
+        self.waiting.notify_one();
+    }
+
+    pub(crate) fn remove_pool(&self, name: &ObjectName) {
+        self.book().remove_pool(name);
+    }
+
+    /// The node has the assets of this configuration (`name@revision`), verified.
+    pub(crate) fn set_verified(&self, config: String) {
+        self.book().set_verified(config);
+    }
+
+    pub(crate) fn is_verified(&self, config: &str) -> bool {
+        self.book().is_verified(config)
+    }
+
+    /// A worker is new or changed.
+    pub(crate) fn report(&self, report: WorkerReport) {
+        let id = report.id.clone();
+        let idle = self.book().report(report);
+        self.changed(&id);
+        if idle {
+            self.idle.notify_one();
+        }
+    }
+
+    /// The worker is gone. Returns who was on it.
+    pub(crate) fn lost(&self, id: &WorkerId) -> Option<Holder> {
+        let holder = self.book().lost(id);
+        self.changed(id);
+        holder
+    }
+
+    /// Takes a suitable free worker, or a place in the queue. `exclude` have failed this actor already.
+    pub(crate) fn claim(&self, need: &Arc<Need>, exclude: &[WorkerId]) -> Result<Offer, Error> {
+        let offer = self.book().claim(need, exclude)?;
+        match &offer {
+            Offer::Now(claim) => self.changed(claim.worker()),
+            Offer::Later(_) => self.waiting.notify_one(),
+        }
+        Ok(offer)
+    }
+
+    /// Leaves the queue; a worker that was handed over at the same moment is returned.
+    pub(crate) fn leave(&self, ticket: Ticket) -> Option<Claim> {
+        self.book().leave(ticket)
+    }
+
+    pub(crate) fn set_stage(&self, worker: &WorkerId, activation: Activation, stage: Stage, deadline: Option<Instant>) {
+        self.book().set_stage(worker, activation, stage, deadline);
+        self.changed(worker);
+    }
+
+    pub(crate) fn set_running(&self, worker: &WorkerId, activation: Activation, address: std::net::IpAddr) {
+        self.book().set_running(worker, activation, address);
+        self.changed(worker);
+    }
+
+    /// The actor is off the worker, which is being cleaned now and not free yet. False: somebody else holds it.
+    pub(crate) fn start_cleaning(&self, worker: &WorkerId, activation: Activation) -> bool {
+        let done = self.book().start_cleaning(worker, activation);
+        self.changed(worker);
+        done
+    }
+
+    /// The worker is clean: it goes to the first who waits for one like it.
+    pub(crate) fn freed(&self, worker: &WorkerId) {
+        let idle = self.book().freed(worker);
+        self.changed(worker);
+        if idle {
+            self.idle.notify_one();
+        }
+    }
+
+    pub(crate) fn holder_of(&self, actor: &ActorName) -> Option<(WorkerId, Holder)> {
+        self.book().holder_of(actor)
+    }
+
+    pub(crate) fn workers(&self) -> Vec<Worker> {
+        self.book().workers().cloned().collect()
+    }
+
+    pub(crate) fn worker(&self, id: &WorkerId) -> Option<Worker> {
+        self.book().worker(id).cloned()
+    }
+
+    /// Everybody who holds a worker.
+    pub(crate) fn holders(&self) -> Vec<(WorkerId, Holder)> {
+        self.book().holders()
+    }
+
+    /// How many more workers the queue needs than are on their way to being free.
+    pub(crate) fn shortage(&self) -> usize {
+        self.book().shortage()
+    }
+
+    /// Running actors whose worker somebody in the queue could use.
+    pub(crate) fn movable(&self) -> Vec<(WorkerId, Holder)> {
+        self.book().movable()
+    }
+
+    /// Free workers that have nothing prepared, and what is prepared on the other free ones.
+    pub(crate) fn unprepared(&self) -> (Vec<Worker>, Vec<Prepared>) {
+        self.book().unprepared()
+    }
+
+    /// Notes a preparation, if nobody held the worker since it had `uses`.
+    pub(crate) fn set_prepared(&self, worker: &WorkerId, uses: u64, prepared: Prepared) {
+        self.book().set_prepared(worker, uses, prepared);
+        self.changed(worker);
+    }
+
+    /// Current state of a pool: (workers, ready or in use, in use).
+    pub(crate) fn pool_counts(&self, pool: &ObjectName) -> (usize, usize, usize) {
+        self.book().pool_counts(pool)
+    }
+}
+
+/// How long somebody held his stage.
+impl Holder {
+    pub(crate) fn held_for(&self) -> Duration {
+        self.since.elapsed()
+    }
+}

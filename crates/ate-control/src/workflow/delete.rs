@@ -1,0 +1,57 @@
+//! Delete: the record goes first, in one transaction with everything that points to it; then the worker is freed.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ate_api::{Error, Reason, id::ActorName};
+use ate_store::{Expect, Transaction};
+
+use crate::{
+    core::Core,
+    db::Stored,
+    records::{ActorRecord, keys},
+    workflow::{suspend::discard, turns::Kind},
+};
+
+impl Core {
+    /// Ends the actor in whatever state it is. Flights that wait for something give up.
+    pub(crate) async fn delete_actor(self: &Arc<Self>, name: &ActorName, deadline: Instant) -> Result<(), Error> {
+        let (core, actor) = (self.clone(), name.clone());
+        let work = move |_| async move { core.run_delete(&actor).await };
+        self.turns.take(name, Kind::Delete, deadline, work).await.map(drop)
+    }
+
+    async fn run_delete(self: &Arc<Self>, name: &ActorName) -> Result<Stored<ActorRecord>, Error> {
+        loop {
+            let actor = self.db.actor(name).await?;
+            self.traffic.invalidate(name, actor.value.activation);
+            match self.db.commit(remove(name, &actor)?).await {
+                Ok(_) => {}
+                Err(e) if e.reason == Reason::Conflict => continue,
+                Err(e) => return Err(e.on(format!("actor/{name}"))),
+            }
+            // Those in flight get an answer if it comes at once; their actor is as good as gone.
+            self.traffic.close(name, actor.value.activation, Duration::ZERO).await;
+            if let Some((worker, holder)) = self.scheduler.holder_of(name) {
+                self.clean(&worker, &holder.uid, holder.activation).await;
+            }
+            self.garbage.notify_one();
+            return Ok(actor);
+        }
+    }
+}
+
+fn remove(name: &ActorName, actor: &Stored<ActorRecord>) -> Result<Transaction, Error> {
+    let key = keys::actor(name);
+    let mut tx = Transaction::new()
+        .check(key.clone(), Expect::Version(actor.version))
+        .delete(key)
+        .delete(keys::busy(name))
+        .delete(keys::by_template(&actor.value.template_uid, name));
+    for snapshot in actor.value.snapshot.iter().chain(&actor.value.fallback) {
+        tx = discard(tx, snapshot)?;
+    }
+    Ok(tx)
+}

@@ -1,0 +1,15 @@
+//! What happens to one actor, step by step. Each file is one workflow; each step can be repeated.
+//!
+//! The record in the store leads: it is written before the node is told (claim), and after the node is done
+//! (running, suspended). Between the two its phase is transient, has a deadline, and [`recover`] knows the way back.
+
+pub(crate) mod claim;
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod golden;
+pub(crate) mod recover;
+pub(crate) mod resume;
+pub(crate) mod start;
+pub(crate) mod suspend;
+pub(crate) mod turns;
+pub(crate) mod verify;

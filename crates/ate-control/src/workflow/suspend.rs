@@ -1,0 +1,310 @@
+//! Suspend and pause: close the traffic, capture, flip the reference in one transaction, free the worker.
+//!
+//! Until the flip the previous generation is current and intact; after it the old one goes to the deletion queue
+//! in the same transaction (I2). On any error before the flip the actor runs on.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ate_agent::{ActorIdentity, Capture, CaptureTarget, Captured, SnapshotLocation};
+use ate_api::{
+    Error, Reason,
+    id::{Activation, ActorName, GOLDEN_ATESPACE},
+    resource::template::Scope,
+};
+use ate_store::Transaction;
+
+use crate::{
+    core::Core,
+    db::Stored,
+    records::{ActorRecord, Location, Phase, Seat, Snapshot, SnapshotRecord, keys, now_ms, pack, to_json},
+    scheduler::Stage,
+    workflow::{
+        turns::{Flight, Kind, Outcome},
+        verify,
+    },
+};
+
+/// Commits of the flip that are tried while the store is away, before the actor is let run on.
+const FLIP_ATTEMPTS: u32 = 3;
+
+impl Core {
+    /// Stores the actor in object storage (`Kind::Suspend`) or on its node (`Kind::Pause`) and frees its worker.
+    /// It is the actor's next step when this returns, before the future is polled.
+    pub(crate) fn suspend(
+        self: &Arc<Self>,
+        name: &ActorName,
+        kind: Kind,
+        deadline: Instant,
+        drain: Duration,
+    ) -> impl Future<Output = Outcome> + Send + 'static {
+        let (core, actor) = (self.clone(), name.clone());
+        let work = move |flight: Flight| async move { core.run_suspend(&actor, kind, drain, &flight).await };
+        self.turns.take(name, kind, deadline, work)
+    }
+
+    async fn run_suspend(
+        self: &Arc<Self>,
+        name: &ActorName,
+        kind: Kind,
+        drain: Duration,
+        flight: &Flight,
+    ) -> Result<Stored<ActorRecord>, Error> {
+        let mut actor = self.settled(name).await?;
+        match (actor.value.phase, kind) {
+            (Phase::Suspended, Kind::Suspend) | (Phase::Paused, Kind::Pause) => return Ok(actor),
+            (Phase::Suspended, _) => {
+                return Err(Error::new(
+                    Reason::WrongState,
+                    "the actor is suspended already, which is more than paused",
+                )
+                .on(format!("actor/{name}")));
+            }
+            // Its memory has to come to object storage: that way leads through a worker.
+            (Phase::Paused, _) => actor = self.run_resume(name, false, flight).await?,
+            _ => {}
+        }
+        let Some(seat) = actor.value.seat.clone() else {
+            return Err(Error::new(Reason::Internal, "a running actor without a worker").on(format!("actor/{name}")));
+        };
+        let actor = self.record_leaving(name, actor, &seat, kind, drain).await?;
+        match self.capture(name, &actor.value, &seat, kind).await {
+            Ok(snapshot) => self.record_captured(name, actor, &seat, kind, snapshot).await,
+            Err(e) => Err(self.run_on(name, actor, &seat, e).await),
+        }
+    }
+
+    /// Traffic is closed while the phase is written: neither needs the other.
+    async fn record_leaving(
+        self: &Arc<Self>,
+        name: &ActorName,
+        actor: Stored<ActorRecord>,
+        seat: &Seat,
+        kind: Kind,
+        drain: Duration,
+    ) -> Result<Stored<ActorRecord>, Error> {
+        let timeout = self.options.capture_timeout;
+        let mut record = actor.value;
+        let activation = record.activation;
+        record.last_generation += 1;
+        record.enter(if kind == Kind::Pause { Phase::Pausing } else { Phase::Suspending }, Some(timeout + drain));
+        let deadline = Instant::now() + timeout + drain + self.options.release_timeout;
+        self.scheduler.set_stage(&seat.worker, activation, Stage::Leaving, Some(deadline));
+        let write = self.db.put_actor(name, actor.version, record, Transaction::new());
+        let (written, ()) = tokio::join!(write, self.traffic.close(name, activation, drain));
+        written.inspect_err(|_| {
+            // Perhaps written, perhaps not: whoever comes next finds out. The actor itself runs on.
+            self.reopen(name, seat, activation);
+        })
+    }
+
+    fn reopen(&self, name: &ActorName, seat: &Seat, activation: Activation) {
+        if let Some(address) = seat.address {
+            self.scheduler.set_running(&seat.worker, activation, address);
+            self.open_traffic(name);
+        }
+    }
+
+    /// Requests may come, if the actor runs.
+    pub(crate) fn open_traffic(&self, name: &ActorName) {
+        if let Some(running) = self.running(name) {
+            self.traffic.open(name, running.activation, running.address, running.default_port);
+        }
+    }
+
+    async fn capture(&self, name: &ActorName, actor: &ActorRecord, seat: &Seat, kind: Kind) -> Result<Snapshot, Error> {
+        let template = self.catalog.template(&actor.template, &actor.template_uid).ok_or_else(|| {
+            Error::new(Reason::NotFound, "the template of the actor is gone")
+                .on(format!("actortemplate/{}", actor.template))
+        })?;
+        let snapshots = &template.value.resource.spec.snapshots_config;
+        let scope = match kind {
+            // Everybody starts from the golden one, so it always holds memory.
+            _ if name.atespace == GOLDEN_ATESPACE => Scope::Full,
+            Kind::Pause => snapshots.on_pause,
+            _ => snapshots.on_commit,
+        };
+        let target = match kind {
+            Kind::Pause => CaptureTarget::Local,
+            _ => CaptureTarget::External { location: snapshots.location.clone() },
+        };
+        let timeout = self.options.capture_timeout;
+        let call = self.node.capture(Capture {
+            worker: seat.worker.clone(),
+            actor: ActorIdentity { name: name.clone(), uid: actor.uid.clone() },
+            activation: actor.activation,
+            generation: actor.last_generation,
+            scope,
+            parent: seat.parent.clone(),
+            target,
+            timeout,
+        });
+        let captured = tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| {
+            Err(Error::new(Reason::DeadlineExceeded, format!("the snapshot was not written within {timeout:?}")))
+        })?;
+        verify::captured(&captured, &actor.uid, actor.activation, actor.last_generation)?;
+        Ok(self.snapshot_of(actor, seat, scope, captured))
+    }
+
+    /// The capture failed: the actor goes on, if it still can.
+    async fn run_on(self: &Arc<Self>, name: &ActorName, actor: Stored<ActorRecord>, seat: &Seat, e: Error) -> Error {
+        let e = e.on(format!("actor/{name}"));
+        let activation = actor.value.activation;
+        let thawed = if matches!(e.reason, Reason::WorkerLost | Reason::ActorExited) {
+            Err(e.clone())
+        } else {
+            let thaw = self.node.thaw(&seat.worker, activation);
+            let limit = self.options.release_timeout;
+            tokio::time::timeout(limit, thaw).await.unwrap_or_else(|_| {
+                Err(Error::new(Reason::DeadlineExceeded, format!("thaw took longer than {limit:?}")))
+            })
+        };
+        if let Err(thaw) = thawed {
+            tracing::warn!(actor = %name, error = %thaw, "actor could not go on after a failed capture");
+            let why = format!("its snapshot failed ({}) and it could not go on ({})", e.message, thaw.message);
+            if self.put_to_rest(name, actor, e.reason.as_str(), &why).await.is_err() {
+                self.recover_soon(name);
+            }
+            return e;
+        }
+        let mut record = actor.value;
+        record.enter(Phase::Running, None);
+        record.tell(e.reason.as_str(), format!("could not be suspended and runs on: {}", e.message));
+        match self.db.put_actor(name, actor.version, record, Transaction::new()).await {
+            Ok(_) => self.reopen(name, seat, activation),
+            Err(_) => self.recover_soon(name),
+        }
+        e
+    }
+
+    async fn record_captured(
+        self: &Arc<Self>,
+        name: &ActorName,
+        actor: Stored<ActorRecord>,
+        seat: &Seat,
+        kind: Kind,
+        snapshot: Snapshot,
+    ) -> Result<Stored<ActorRecord>, Error> {
+        let activation = actor.value.activation;
+        let mut attempt = 1;
+        let written = loop {
+            let (record, tx) = self.flip(name, actor.value.clone(), kind, snapshot.clone())?;
+            match self.db.put_actor(name, actor.version, record, tx).await {
+                Ok(written) => break written,
+                Err(e) if e.reason == Reason::Unavailable && attempt < FLIP_ATTEMPTS => attempt += 1,
+                Err(e) => return self.flip_failed(name, actor, seat, snapshot, e).await,
+            }
+        };
+        self.catalog_platform(seat, written.version);
+        self.garbage.notify_one();
+        self.clean(&seat.worker, &written.value.uid, activation).await;
+        Ok(written)
+    }
+
+    fn snapshot_of(&self, actor: &ActorRecord, seat: &Seat, scope: Scope, captured: Captured) -> Snapshot {
+        Snapshot {
+            manifest: captured.manifest,
+            scope,
+            location: match captured.location {
+                SnapshotLocation::Local => Location::Node(self.node.name().to_owned()),
+                SnapshotLocation::External { prefix } => Location::Url(prefix),
+            },
+            generation: actor.last_generation,
+            sandbox: seat.sandbox.clone(),
+            platform: seat.platform.clone(),
+            size: captured.size,
+            created_ms: now_ms(),
+            quarantined: None,
+        }
+    }
+
+    /// The one transaction that makes a generation current. It holds only if the actor is as this activation
+    /// wrote it (I1).
+    fn flip(
+        &self,
+        name: &ActorName,
+        mut record: ActorRecord,
+        kind: Kind,
+        snapshot: Snapshot,
+    ) -> Result<(ActorRecord, Transaction), Error> {
+        let index = SnapshotRecord {
+            actor: name.clone(),
+            actor_uid: record.uid.clone(),
+            template: record.template.clone(),
+            snapshot: snapshot.clone(),
+        };
+        let mut tx = Transaction::new()
+            .put(keys::snapshot(&snapshot.manifest), pack(&index)?)
+            .put(keys::by_config(&snapshot.sandbox, &snapshot.manifest), &b""[..])
+            .delete(keys::busy(name));
+        if let Some(seat) = &record.seat
+            && self.catalog.platforms.get(&seat.platform).is_none()
+            && let Some(worker) = self.scheduler.worker(&seat.worker)
+        {
+            tx = tx.put(keys::platform(&seat.platform), to_json(&worker.report.platform)?);
+        }
+        // A node-local snapshot dies with its node: the last one in object storage is kept beside it.
+        let previous = record.snapshot.take();
+        if matches!(snapshot.location, Location::Node(_))
+            && previous.as_ref().is_some_and(|p| matches!(p.location, Location::Url(_)))
+        {
+            if let Some(older) = std::mem::replace(&mut record.fallback, previous) {
+                tx = discard(tx, &older)?;
+            }
+        } else {
+            let fallback = if kind == Kind::Pause { None } else { record.fallback.take() };
+            for old in previous.iter().chain(&fallback) {
+                tx = discard(tx, old)?;
+            }
+        }
+        record.snapshot = Some(snapshot);
+        record.enter(if kind == Kind::Pause { Phase::Paused } else { Phase::Suspended }, None);
+        record.seat = None;
+        record.message.clear();
+        Ok((record, tx))
+    }
+
+    /// Nothing was flipped, or nobody knows. The truth is in the store.
+    async fn flip_failed(
+        self: &Arc<Self>,
+        name: &ActorName,
+        actor: Stored<ActorRecord>,
+        seat: &Seat,
+        snapshot: Snapshot,
+        e: Error,
+    ) -> Result<Stored<ActorRecord>, Error> {
+        match self.db.find_actor(name).await {
+            Ok(Some(now)) if now.value.snapshot.as_ref().is_some_and(|s| s.manifest == snapshot.manifest) => {
+                self.clean(&seat.worker, &now.value.uid, actor.value.activation).await;
+                Ok(now)
+            }
+            Ok(Some(now)) if now.version == actor.version => Err(self.run_on(name, actor, seat, e).await),
+            _ => {
+                // Fenced: somebody else owns the actor now. What was written belongs to nobody.
+                let tx = Transaction::new().put(keys::garbage(&snapshot.manifest), pack(&snapshot.garbage())?);
+                let _ = self.db.commit(tx).await;
+                self.clean(&seat.worker, &actor.value.uid, actor.value.activation).await;
+                self.recover_soon(name);
+                Err(e.on(format!("actor/{name}")))
+            }
+        }
+    }
+
+    fn catalog_platform(&self, seat: &Seat, version: u64) {
+        if self.catalog.platforms.get(&seat.platform).is_none()
+            && let Some(worker) = self.scheduler.worker(&seat.worker)
+        {
+            self.catalog.platforms.set(seat.platform.clone(), version, worker.report.platform.clone());
+        }
+    }
+}
+
+/// Takes a snapshot out of the indexes and puts it into the deletion queue.
+pub(crate) fn discard(tx: Transaction, old: &Snapshot) -> Result<Transaction, Error> {
+    Ok(tx
+        .delete(keys::snapshot(&old.manifest))
+        .delete(keys::by_config(&old.sandbox, &old.manifest))
+        .put(keys::garbage(&old.manifest), pack(&old.garbage())?))
+}

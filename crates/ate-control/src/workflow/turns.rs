@@ -1,0 +1,182 @@
+//! One thing at a time per actor, in the order asked for; equal requests share one run.
+//!
+//! Each actor with something to do has a chain of flights. A request equal to the last flight of the chain joins
+//! it; any other becomes the next flight, which starts when the one before it is over. A flight belongs to the
+//! server: it goes on when the callers leave.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use ate_api::{Error, Reason, id::ActorName};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{db::Stored, records::ActorRecord};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Resume,
+    /// Resume from the image.
+    Boot,
+    Suspend,
+    Pause,
+    Update,
+    Delete,
+    /// Put an actor whose worker is gone back to rest.
+    Recover,
+}
+
+/// How much longer than its deadline a caller waits for the flight to say why it is late.
+const ANSWER_MARGIN: std::time::Duration = std::time::Duration::from_millis(50);
+
+pub(crate) type Outcome = Result<Arc<Stored<ActorRecord>>, Error>;
+
+/// What a running flight knows of those who wait for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Flight {
+    deadline: watch::Receiver<Instant>,
+    /// The actor is going to be deleted: waiting makes no sense any more.
+    pub(crate) cancelled: CancellationToken,
+}
+
+impl Flight {
+    /// The latest deadline of all callers.
+    pub(crate) fn deadline(&self) -> Instant {
+        *self.deadline.borrow()
+    }
+}
+
+struct Entry {
+    number: u64,
+    kind: Kind,
+    deadline: watch::Sender<Instant>,
+    cancelled: CancellationToken,
+    outcome: watch::Receiver<Option<Outcome>>,
+}
+
+#[derive(Default)]
+pub(crate) struct Turns {
+    chains: Mutex<HashMap<ActorName, Vec<Entry>>>,
+    next: std::sync::atomic::AtomicU64,
+}
+
+impl Turns {
+    /// Runs `work` when it is the actor's turn, or joins an equal flight, and waits for the outcome until `deadline`.
+    /// The flight is in its place when this returns, before the future is polled.
+    pub(crate) fn take<F, W>(
+        self: &Arc<Self>,
+        actor: &ActorName,
+        kind: Kind,
+        deadline: Instant,
+        work: F,
+    ) -> impl Future<Output = Outcome> + Send + 'static
+    where
+        F: FnOnce(Flight) -> W + Send + 'static,
+        W: Future<Output = Result<Stored<ActorRecord>, Error>> + Send,
+    {
+        let mut outcome = self.join(actor, kind, deadline, work);
+        let actor = actor.clone();
+        // A flight that waits until the deadline answers at the deadline, with a better reason than ours.
+        let patience = deadline + ANSWER_MARGIN;
+        async move {
+            let answered = async {
+                match outcome.wait_for(Option::is_some).await {
+                    Ok(done) => done.clone().unwrap_or_else(|| Err(aborted(&actor))),
+                    // The flight panicked: a bug, and the next flight puts things in order.
+                    Err(_) => Err(aborted(&actor)),
+                }
+            };
+            match tokio::time::timeout_at(patience.into(), answered).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    Err(Error::new(Reason::DeadlineExceeded, "it takes longer than the caller would wait, and goes on")
+                        .on(format!("actor/{actor}")))
+                }
+            }
+        }
+    }
+
+    /// Whether anything is going on with the actor.
+    pub(crate) fn is_busy(&self, actor: &ActorName) -> bool {
+        self.chains.lock().unwrap_or_else(PoisonError::into_inner).contains_key(actor)
+    }
+
+    fn join<F, W>(
+        self: &Arc<Self>,
+        actor: &ActorName,
+        kind: Kind,
+        deadline: Instant,
+        work: F,
+    ) -> watch::Receiver<Option<Outcome>>
+    where
+        F: FnOnce(Flight) -> W + Send + 'static,
+        W: Future<Output = Result<Stored<ActorRecord>, Error>> + Send,
+    {
+        let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (deadline_sender, deadline_receiver) = watch::channel(deadline);
+        let (done, outcome) = watch::channel(None);
+        let cancelled = CancellationToken::new();
+        let before = {
+            let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
+            let chain = chains.entry(actor.clone()).or_default();
+            if let Some(last) = chain.last().filter(|e| e.kind == kind && kind != Kind::Update) {
+                last.deadline.send_if_modified(|d| {
+                    if deadline > *d {
+                        *d = deadline;
+                        true
+                    } else {
+                        false
+                    }
+                });
+                return last.outcome.clone();
+            }
+            if kind == Kind::Delete {
+                chain.iter().for_each(|e| e.cancelled.cancel());
+            }
+            let before = chain.last().map(|e| e.outcome.clone());
+            let (cancelled, outcome) = (cancelled.clone(), outcome.clone());
+            chain.push(Entry { number, kind, deadline: deadline_sender, cancelled, outcome });
+            before
+        };
+        let flight = Flight { deadline: deadline_receiver, cancelled };
+        let (turns, name) = (self.clone(), actor.clone());
+        tokio::spawn(async move {
+            let place = Place { turns, actor: name, number };
+            if let Some(mut before) = before {
+                let _ = before.wait_for(Option::is_some).await;
+            }
+            let outcome = work(flight).await.map(Arc::new);
+            // Off the chain first, so that whoever acts on the answer starts something new.
+            drop(place);
+            let _ = done.send(Some(outcome));
+        });
+        outcome
+    }
+}
+
+/// The flight's place in its chain, given up also when it panics.
+struct Place {
+    turns: Arc<Turns>,
+    actor: ActorName,
+    number: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut chains = self.turns.chains.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(chain) = chains.get_mut(&self.actor) {
+            chain.retain(|e| e.number != self.number);
+            if chain.is_empty() {
+                chains.remove(&self.actor);
+            }
+        }
+    }
+}
+
+fn aborted(actor: &ActorName) -> Error {
+    Error::new(Reason::Internal, "the workflow ended without an answer").on(format!("actor/{actor}"))
+}
