@@ -134,8 +134,8 @@ fn classes(settings: &Settings) -> Outcome<Classes> {
 }
 
 fn log_to_stderr(filter: &str) -> Outcome {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .map_err(|e| Failure::Usage(format!("--log {filter}: {e}")))?;
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(filter).map_err(|e| Failure::Usage(format!("--log {filter}: {e}")))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     Ok(())
 }
