@@ -1,16 +1,14 @@
 //! Uploads.
 
-use std::{collections::HashSet, fs, os::unix::fs::{MetadataExt, PermissionsExt, symlink}, path::Path, process::Command, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+};
 
-use ate_agent::{AssetPhase, AssetUpload};
-use ate_api::{Error, Reason, id::Digest};
-use ate_node::assets::{AssetCache, AssetError, Imported};
-use ate_sandbox::PinnedAsset;
-use tar::EntryType;
-use tempfile::TempDir;
-use tokio::sync::mpsc;
+use ate_api::id::Digest;
+use ate_node::assets::{AssetError, Imported};
 
-use crate::{Bed, PROGRAM, archive, large, pinned, server::Server, support::{self, Layer, gzip, names, zstd}};
+use crate::{Bed, PROGRAM, pinned, support::names};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_has_a_url_that_serves_it_without_a_second_copy() {

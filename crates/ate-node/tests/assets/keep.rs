@@ -1,16 +1,24 @@
 //! Keeping an asset: verified again after every change, collected when nobody needs it.
 
-use std::{collections::HashSet, fs, os::unix::fs::{MetadataExt, PermissionsExt, symlink}, path::Path, process::Command, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    collections::HashSet,
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
-use ate_agent::{AssetPhase, AssetUpload};
+use ate_agent::AssetUpload;
 use ate_api::{Error, Reason, id::Digest};
-use ate_node::assets::{AssetCache, AssetError, Imported};
-use ate_sandbox::PinnedAsset;
-use tar::EntryType;
+use ate_node::assets::{AssetCache, AssetError};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use crate::{Bed, PROGRAM, archive, large, pinned, server::Server, support::{self, Layer, gzip, names, zstd}};
+use crate::{
+    Bed, PROGRAM, archive, large, pinned,
+    support::{Layer, gzip, names},
+};
 
 /// A file system of one megabyte, unmounted at the end.
 struct SmallDisk(TempDir);
@@ -29,7 +37,6 @@ impl Drop for SmallDisk {
         let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
     }
 }
-
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_changed_on_disk_is_verified_again_before_it_is_served() {
