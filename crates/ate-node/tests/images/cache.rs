@@ -2,12 +2,12 @@
 
 use std::{collections::HashSet, fs, time::Duration};
 
-use ate_api::id::Digest;
+use ate_api::{Error, Reason, id::Digest};
 use ate_node::images::{ImageCache, ImageError};
 
 use crate::{
     Bed,
-    support::{Layer, Parts, names},
+    support::{Layer, Parts, SmallDisk, names},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,4 +79,19 @@ async fn a_stored_manifest_that_was_altered_counts_as_absent() {
     let cache = ImageCache::open(bed.path("images")).await.unwrap();
     assert_eq!(cache.get(&image.digest).await.unwrap(), None);
     assert_eq!(cache.ensure(&reference, &image.digest).await.unwrap(), image);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_said_so_and_leaves_nothing_half_done() {
+    let bed = Bed::new().await;
+    let disk = SmallDisk::new();
+    let cache = ImageCache::open(disk.path().join("images")).await.unwrap();
+    let mut layout = bed.layout();
+    let large = layout.add(&Parts::new(&[&Layer::new().file("zeros", &"0".repeat(4 << 20))]), "large");
+    let small = layout.add(&Parts::new(&[&Layer::new().file("a", "a")]), "small");
+    let error = cache.resolve(&large).await.unwrap_err();
+    assert!(matches!(error, ImageError::DiskFull { .. }), "{error}");
+    assert_eq!(Error::from(error).reason, Reason::DiskFull);
+    assert_eq!(names(&disk.path().join("images/tmp")), Vec::<String>::new());
+    cache.resolve(&small).await.unwrap();
 }

@@ -108,7 +108,7 @@ async fn an_image_that_buildah_pushes_to_a_layout_is_understood() {
         printf 'FROM scratch\nCOPY passwd /etc/passwd\nENV A=1\nWORKDIR /srv\nUSER app\nEXPOSE 8080\nENTRYPOINT ["/app"]\n' > Containerfile
         # Storage of its own, so that nothing is left behind.
         store="--root $1/root --runroot $1/run --storage-driver vfs"
-        buildah $store bud --isolation chroot -q -t built . && buildah -q $store push built "oci:$1/out:v1"
+        buildah $store bud --isolation chroot -q -t built . && buildah $store push -q built "oci:$1/out:v1"
     "#;
     let built = Command::new("sh").args(["-ec", script, "sh"]).arg(bed.dir.path()).output().unwrap();
     assert!(built.status.success(), "is buildah there? run script/setup: {}", String::from_utf8_lossy(&built.stderr));
