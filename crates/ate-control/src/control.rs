@@ -97,8 +97,13 @@ impl Control {
             }
         });
         let _ = tokio::time::timeout_at(deadline.into(), futures::future::join_all(suspended)).await;
-        self.core.stop.cancel();
+        self.stop();
         self.core.tasks.close();
         let _ = tokio::time::timeout_at((deadline + Duration::from_secs(1)).into(), self.core.tasks.wait()).await;
+    }
+
+    /// Ends the background work at once and suspends nothing. What still runs is put to rest at the next start.
+    pub fn stop(&self) {
+        self.core.stop.cancel();
     }
 }

@@ -18,7 +18,7 @@ use tonic::{
 
 use crate::{
     failure::{Failure, Outcome, Trying as _},
-    kind::{Kind, closest},
+    kind::{Kind, Scope, closest},
     target::Target,
 };
 
@@ -60,7 +60,9 @@ impl Object {
 
     /// `actor/default/a`.
     pub(crate) fn label(&self) -> String {
-        Target { kind: self.kind, space: self.namespace.clone(), name: Some(self.name.clone()) }.to_string()
+        // Workers and snapshots tell a namespace too, but their names are unique without it.
+        let space = if self.kind.scope() == Scope::Cluster { String::new() } else { self.namespace.clone() };
+        Target { kind: self.kind, space, name: Some(self.name.clone()) }.to_string()
     }
 }
 

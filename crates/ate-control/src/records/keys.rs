@@ -12,7 +12,6 @@ pub(crate) const GARBAGE: &str = "garbage/";
 pub(crate) const PLATFORMS: &str = "platform/";
 pub(crate) const POOLS: &str = "pool/";
 pub(crate) const REVISIONS: &str = "config-revision/";
-pub(crate) const REVOKED: &str = "revoked/";
 pub(crate) const SNAPSHOTS: &str = "snapshot/";
 pub(crate) const TEMPLATES: &str = "template/";
 

@@ -11,7 +11,7 @@ use ate_api::{
     Error,
     id::{Activation, ActorName},
 };
-use ate_control::Traffic;
+use ate_control::{Control, Traffic};
 use ate_router::{Route, RouteTable, Waker};
 
 /// The router's table as the control plane sees it.
@@ -33,5 +33,16 @@ impl Traffic for Routes {
     }
     fn invalidate(&self, actor: &ActorName, activation: Activation) {
         self.0.invalidate(actor, activation);
+    }
+}
+
+/// The control plane as the router sees it.
+pub(crate) struct Wake(pub(crate) Control);
+
+#[async_trait]
+impl Waker for Wake {
+    async fn wake(&self, actor: &ActorName, deadline: Instant) -> Result<Route, Error> {
+        let running = self.0.resume(actor, false, deadline).await?;
+        Ok(Route { addr: running.address, activation: running.activation, default_port: running.default_port })
     }
 }

@@ -1,0 +1,315 @@
+//! The scripted node agent.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use ate_agent::*;
+use ate_api::{
+    Error, Reason,
+    id::{Activation, Digest, ObjectName, Uid, WorkerId},
+};
+use ate_sandbox::SandboxRef;
+use ate_snapshot::manifest::Platform;
+use tokio::sync::mpsc;
+
+/// What a call does when the script says something about it.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    Fail(Reason),
+    /// Never answers.
+    Hang,
+    /// Answers after this long.
+    Slow(Duration),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seated {
+    pub actor: Uid,
+    pub activation: Activation,
+}
+
+#[derive(Default)]
+pub struct State {
+    /// Faults by call name, used up from the front.
+    pub faults: HashMap<&'static str, Vec<Fault>>,
+    /// Every call, in order.
+    pub calls: Vec<String>,
+    pub seats: BTreeMap<WorkerId, Option<Seated>>,
+    pub reports: BTreeMap<WorkerId, WorkerReport>,
+    pub snapshots: HashSet<Digest>,
+    pub deleted: Vec<Digest>,
+    pub capabilities: Vec<String>,
+    pub highest: HashMap<Uid, Activation>,
+    /// Actors that were on two workers at once.
+    pub doubles: usize,
+    subscribers: Vec<mpsc::Sender<NodeEvent>>,
+    next_worker: usize,
+}
+
+#[derive(Clone)]
+pub struct Script(pub Arc<Mutex<State>>);
+
+pub const CAPABILITIES: [&str; 3] = ["snapshot.full", "snapshot.data", "snapshot.multi-container"];
+
+impl Script {
+    pub fn new() -> Self {
+        let state = State { capabilities: CAPABILITIES.map(str::to_owned).to_vec(), ..Default::default() };
+        Script(Arc::new(Mutex::new(state)))
+    }
+
+    pub fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.0.lock().unwrap())
+    }
+
+    pub fn fault(&self, call: &'static str, fault: Fault) {
+        self.with(|s| s.faults.entry(call).or_default().push(fault));
+    }
+
+    pub fn count(&self, call: &str) -> usize {
+        self.with(|s| s.calls.iter().filter(|c| c.starts_with(call)).count())
+    }
+
+    pub fn send(&self, event: NodeEvent) {
+        let subscribers = self.with(|s| s.subscribers.clone());
+        for s in subscribers {
+            let _ = s.try_send(event.clone());
+        }
+    }
+
+    /// The worker vanishes with whatever is on it.
+    pub fn lose(&self, worker: &WorkerId) {
+        self.with(|s| {
+            s.seats.remove(worker);
+            s.reports.remove(worker);
+        });
+        self.send(NodeEvent::WorkerLost { id: worker.clone(), message: "killed by the test".into() });
+    }
+
+    pub fn seated(&self) -> Vec<(WorkerId, Seated)> {
+        self.with(|s| s.seats.iter().filter_map(|(w, x)| Some((w.clone(), x.clone()?))).collect())
+    }
+
+    async fn call(&self, name: &'static str, detail: String) -> Result<(), Error> {
+        let fault = self.with(|s| {
+            s.calls.push(format!("{name} {detail}"));
+            let faults = s.faults.get_mut(name)?;
+            (!faults.is_empty()).then(|| faults.remove(0))
+        });
+        match fault {
+            None => Ok(()),
+            Some(Fault::Fail(reason)) => Err(Error::new(reason, format!("{name} fails as the script says"))),
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Slow(time)) => {
+                tokio::time::sleep(time).await;
+                Ok(())
+            }
+        }
+    }
+
+    fn fence(s: &mut State, worker: &WorkerId, actor: &Uid, activation: Activation) -> Result<(), Error> {
+        let fenced = || Error::new(Reason::Fenced, "an older activation");
+        let highest = s.highest.entry(actor.clone()).or_default();
+        if activation < *highest {
+            return Err(fenced());
+        }
+        *highest = activation;
+        match s.seats.get(worker) {
+            None => Err(Error::new(Reason::WorkerLost, "no such worker")),
+            Some(Some(seated)) if seated.actor != *actor => Err(fenced()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn platform() -> Platform {
+    Platform {
+        os: "linux".into(),
+        arch: "amd64".into(),
+        cpu_features: vec!["avx".into(), "sse".into()],
+        kernel_release: "6.1".into(),
+    }
+}
+
+#[async_trait]
+impl NodeAgent for Script {
+    fn name(&self) -> &str {
+        "node-1"
+    }
+
+    fn events(&self) -> NodeEvents {
+        let (sender, receiver) = mpsc::channel(4096);
+        self.with(|s| {
+            for report in s.reports.values() {
+                let _ = sender.try_send(NodeEvent::Worker(report.clone()));
+            }
+            s.subscribers.push(sender);
+        });
+        receiver
+    }
+
+    async fn set_pool(&self, pool: PoolSpec) -> Result<(), Error> {
+        self.call("set_pool", format!("{} {}", pool.name, pool.replicas)).await?;
+        let (new, gone) = self.with(|s| {
+            let have: Vec<WorkerId> =
+                s.reports.values().filter(|r| r.pool == pool.name).map(|r| r.id.clone()).collect();
+            let mut idle: Vec<WorkerId> =
+                have.iter().filter(|w| s.seats.get(w).is_some_and(Option::is_none)).cloned().collect();
+            let surplus = have.len().saturating_sub(pool.replicas as usize);
+            let gone: Vec<WorkerId> = idle.drain(..surplus.min(idle.len())).collect();
+            for w in &gone {
+                s.reports.remove(w);
+                s.seats.remove(w);
+            }
+            let mut new = Vec::new();
+            for _ in have.len()..pool.replicas as usize {
+                s.next_worker += 1;
+                let n = s.next_worker;
+                let report = WorkerReport {
+                    id: WorkerId(format!("{}-{n:04}", pool.name.name)),
+                    pool: pool.name.clone(),
+                    labels: pool.labels.clone(),
+                    class: pool.sandbox.class.clone(),
+                    phase: WorkerPhase::Ready,
+                    address: IpAddr::V4(Ipv4Addr::new(10, 0, (n / 250) as u8, (n % 250) as u8 + 1)),
+                    platform: platform(),
+                    configs: vec![pool.sandbox.config_label()],
+                    prepared: None,
+                    message: String::new(),
+                };
+                s.reports.insert(report.id.clone(), report.clone());
+                s.seats.insert(report.id.clone(), None);
+                new.push(report);
+            }
+            (new, gone)
+        });
+        for report in new {
+            self.send(NodeEvent::Worker(report));
+        }
+        for id in gone {
+            self.send(NodeEvent::WorkerLost { id, message: "scaled down".into() });
+        }
+        Ok(())
+    }
+
+    async fn remove_pool(&self, pool: &ObjectName) -> Result<(), Error> {
+        self.call("remove_pool", pool.to_string()).await?;
+        let gone: Vec<WorkerId> =
+            self.with(|s| s.reports.values().filter(|r| r.pool == *pool).map(|r| r.id.clone()).collect());
+        gone.iter().for_each(|w| self.lose(w));
+        Ok(())
+    }
+
+    async fn probe(&self, sandbox: &SandboxRef) -> Result<Probed, Error> {
+        self.call("probe", sandbox.config_label()).await?;
+        let capabilities = self.with(|s| s.capabilities.clone());
+        Ok(Probed { capabilities, versions: BTreeMap::from([("engine".into(), "1.0".into())]) })
+    }
+
+    async fn import_asset(&self, _: AssetUpload) -> Result<(Digest, u64, String, bool), Error> {
+        Err(Error::new(Reason::Unimplemented, "not in this script"))
+    }
+
+    async fn assets(&self) -> Result<Vec<AssetReport>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn resolve_image(&self, reference: &str) -> Result<ResolvedImage, Error> {
+        self.call("resolve_image", reference.to_owned()).await?;
+        Ok(ResolvedImage { digest: Digest::of(reference.as_bytes()), exposed_ports: vec![8080] })
+    }
+
+    async fn prepare(&self, prepare: Prepare) -> Result<(), Error> {
+        self.call("prepare", prepare.worker.to_string()).await
+    }
+
+    async fn activate(&self, a: Activate) -> Result<Activated, Error> {
+        let from = match &a.source {
+            Source::Boot => "boot".to_owned(),
+            Source::Snapshot(s) => s.manifest.to_string(),
+        };
+        let detail = format!("{} {} {} {from} {}", a.worker, a.actor.name, a.activation, a.sandbox.config_label());
+        self.with(|s| {
+            Script::fence(s, &a.worker, &a.actor.uid, a.activation)?;
+            if let Source::Snapshot(snapshot) = &a.source
+                && !s.snapshots.contains(&snapshot.manifest)
+            {
+                return Err(Error::new(Reason::SnapshotNotFound, "the snapshot is not there"));
+            }
+            let elsewhere =
+                s.seats.iter().any(|(w, x)| *w != a.worker && x.as_ref().is_some_and(|x| x.actor == a.actor.uid));
+            s.doubles += usize::from(elsewhere);
+            s.seats.insert(a.worker.clone(), Some(Seated { actor: a.actor.uid.clone(), activation: a.activation }));
+            Ok(())
+        })?;
+        self.call("activate", detail).await?;
+        let address = self.with(|s| s.reports.get(&a.worker).map(|r| r.address));
+        let address = address.ok_or_else(|| Error::new(Reason::WorkerLost, "the worker went away"))?;
+        Ok(Activated { address, prepared: false, steps_us: BTreeMap::new() })
+    }
+
+    async fn capture(&self, c: Capture) -> Result<Captured, Error> {
+        self.with(|s| Script::fence(s, &c.worker, &c.actor.uid, c.activation))?;
+        self.call(
+            "capture",
+            format!("{} {} {} {:?} {:?}", c.actor.name, c.activation, c.generation, c.scope, c.target),
+        )
+        .await?;
+        let manifest_json = serde_json::to_vec(&serde_json::json!({
+            "generation": c.generation,
+            "activation": c.activation,
+            "actor": {"uid": c.actor.uid},
+        }))
+        .unwrap();
+        let manifest = Digest::of(&manifest_json);
+        self.with(|s| s.snapshots.insert(manifest.clone()));
+        let location = match c.target {
+            CaptureTarget::Local => SnapshotLocation::Local,
+            CaptureTarget::External { location } => SnapshotLocation::External {
+                prefix: format!("{location}/actors/{}/{:08}-{}", c.actor.uid, c.generation, c.activation),
+            },
+        };
+        Ok(Captured { manifest, manifest_json, size: 1000, location })
+    }
+
+    async fn thaw(&self, worker: &WorkerId, activation: Activation) -> Result<(), Error> {
+        self.call("thaw", format!("{worker} {activation}")).await
+    }
+
+    async fn release(&self, worker: &WorkerId, actor: &Uid, activation: Activation) -> Result<(), Error> {
+        self.call("release", format!("{worker} {activation}")).await?;
+        self.with(|s| {
+            if let Some(seat) = s.seats.get_mut(worker)
+                && seat.as_ref().is_some_and(|x| x.actor == *actor)
+            {
+                *seat = None;
+            }
+        });
+        Ok(())
+    }
+
+    async fn manifest(&self, _: &SnapshotRef) -> Result<Vec<u8>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn delete_snapshot(&self, snapshot: &SnapshotRef) -> Result<(), Error> {
+        self.call("delete_snapshot", snapshot.manifest.to_string()).await?;
+        self.with(|s| {
+            s.snapshots.remove(&snapshot.manifest);
+            s.deleted.push(snapshot.manifest.clone());
+        });
+        Ok(())
+    }
+
+    async fn collect(&self, _: LiveSet) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn logs(&self, _: &Uid, _: &str, _: u32, _: bool) -> Result<LogTail, Error> {
+        Ok(mpsc::channel(1).1)
+    }
+}

@@ -1,0 +1,282 @@
+//! A control plane over the real embedded store, served over loopback TCP, with the scripted node.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ate_api::{
+    Error,
+    ateapi::{self, actor::Status as Phase, control_client::ControlClient},
+    id::ActorName,
+    v1::{self, resources_client::ResourcesClient},
+};
+use ate_control::{Classes, Control, NoTraffic, Options};
+use ate_sandbox::{AssetRequirement, ClassDescriptor, ConfigField, FieldType, HostNeeds};
+use ate_store::EmbeddedStore;
+use serde_json::{Value, json};
+use tonic::transport::Channel;
+
+use super::node::Script;
+
+/// Nothing in these tests takes longer.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct World {
+    pub control: Control,
+    pub node: Script,
+    pub api: ControlClient<Channel>,
+    pub resources: ResourcesClient<Channel>,
+    server: tokio::task::JoinHandle<()>,
+    dir: Arc<tempfile::TempDir>,
+    options: Options,
+}
+
+pub fn options() -> Options {
+    Options {
+        eviction_grace: Duration::from_millis(50),
+        resume_timeout: Duration::from_secs(10),
+        activate_timeout: Duration::from_millis(400),
+        capture_timeout: Duration::from_millis(400),
+        release_timeout: Duration::from_millis(300),
+        drain: Duration::from_millis(100),
+        golden_backoff: Duration::from_millis(50),
+        golden_timeout: Duration::from_secs(5),
+        tick: Duration::from_millis(20),
+        ..Options::default()
+    }
+}
+
+pub fn classes() -> Classes {
+    let class = ClassDescriptor {
+        name: "gvisor".into(),
+        driver_name: "scripted".into(),
+        driver_version: "0".into(),
+        contract_version: 1,
+        required_assets: vec![AssetRequirement {
+            name: "runsc".into(),
+            media_types: vec!["application/octet-stream".into()],
+            description: "the binary".into(),
+            found_on_path_as: String::new(),
+        }],
+        config: BTreeMap::from([(
+            "debug".to_owned(),
+            ConfigField { r#type: FieldType::Boolean, default: json!(false), description: "say more".into() },
+        )]),
+        host_needs: HostNeeds::default(),
+    };
+    Classes::from([("gvisor".to_owned(), class)])
+}
+
+pub fn sandbox_config(name: &str, byte: char, default: bool) -> Value {
+    let sha256: String = std::iter::repeat_n(byte, 64).collect();
+    json!({
+        "apiVersion": "ate.dev/v1alpha1", "kind": "SandboxConfig", "metadata": {"name": name},
+        "spec": {"sandboxClass": "gvisor", "default": default,
+            "assets": {"amd64": {"runsc": {"url": "file:///runsc", "sha256": sha256}}}}
+    })
+}
+
+pub fn pool(name: &str, replicas: u32) -> Value {
+    json!({
+        "apiVersion": "ate.dev/v1alpha1", "kind": "WorkerPool", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"replicas": replicas, "ateomImage": "unused"}
+    })
+}
+
+pub fn template(name: &str) -> Value {
+    json!({
+        "apiVersion": "ate.dev/v1alpha1", "kind": "ActorTemplate", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"containers": [{"name": "app", "image": "oci:/images/app"}], "snapshotsConfig": {"location": "default"},
+            "idleTimeout": "0"}
+    })
+}
+
+pub fn atespace(name: &str) -> Value {
+    json!({"apiVersion": "ate.dev/v1alpha1", "kind": "Atespace", "metadata": {"name": name}})
+}
+
+/// Waits until something holds, or fails the test.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+impl World {
+    /// Nothing applied yet.
+    pub async fn empty(options: Options) -> World {
+        World::open(options, Arc::new(tempfile::tempdir().unwrap()), Script::new()).await
+    }
+
+    /// A default configuration, a pool, the atespace and the template `counter`, ready.
+    pub async fn ready(options: Options, workers: u32) -> World {
+        let w = World::empty(options).await;
+        w.apply(sandbox_config("gvisor-default", 'a', true)).await.unwrap();
+        w.apply(pool("pool", workers)).await.unwrap();
+        w.apply(atespace("default")).await.unwrap();
+        w.apply(template("counter")).await.unwrap();
+        w.template_ready("counter").await;
+        w
+    }
+
+    async fn open(options: Options, dir: Arc<tempfile::TempDir>, node: Script) -> World {
+        let store = Arc::new(EmbeddedStore::open(dir.path().join("store")).unwrap());
+        let control = Control::start(options.clone(), store, Arc::new(node.clone()), Arc::new(NoTraffic), classes())
+            .await
+            .unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = control.services().await;
+        let server = tokio::spawn(async move {
+            let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+            tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(incoming).await.unwrap();
+        });
+        let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        let api = ControlClient::new(channel.clone());
+        World { control, node, api, resources: ResourcesClient::new(channel), server, dir, options }
+    }
+
+    /// The whole process dies and starts again: new control plane over the same store, a node without workers.
+    pub async fn restart(self) -> World {
+        self.server.abort();
+        let _ = self.server.await;
+        self.control.stop();
+        drop((self.api, self.resources, self.control));
+        let old = self.node.with(|s| (s.snapshots.clone(), s.highest.clone()));
+        let node = Script::new();
+        node.with(|s| (s.snapshots, s.highest) = old);
+        let dir = self.dir;
+        // The store's lock goes with the last task that holds it.
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match EmbeddedStore::open(dir.path().join("store")) {
+                Ok(store) => {
+                    drop(store);
+                    break;
+                }
+                Err(e) => assert!(Instant::now() < end, "{e}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        World::open(self.options, dir, node).await
+    }
+
+    pub async fn apply(&self, object: Value) -> Result<v1::ApplyResponse, Error> {
+        let request = v1::ApplyRequest { json: object.to_string().into_bytes(), dry_run: false };
+        let answer = self.resources.clone().apply(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|s| Error::from(&s))
+    }
+
+    pub async fn get(&self, kind: &str, name: &str) -> Result<Value, Error> {
+        let namespace = if matches!(kind, "SandboxConfig" | "Atespace") { "" } else { "default" };
+        self.get_in(kind, namespace, name).await
+    }
+
+    pub async fn get_in(&self, kind: &str, namespace: &str, name: &str) -> Result<Value, Error> {
+        let r = v1::ObjectRef { kind: kind.into(), namespace: namespace.into(), name: name.into() };
+        let answer = self.resources.clone().get(r).await.map_err(|s| Error::from(&s))?;
+        Ok(serde_json::from_slice(&answer.into_inner().json).unwrap())
+    }
+
+    pub async fn delete(&self, kind: &str, name: &str) -> Result<(), Error> {
+        let namespace = if matches!(kind, "SandboxConfig" | "Atespace") { "" } else { "default" };
+        let r = v1::ObjectRef { kind: kind.into(), namespace: namespace.into(), name: name.into() };
+        let answer = self.resources.clone().delete(v1::DeleteRequest { r#ref: Some(r) }).await;
+        answer.map(drop).map_err(|s| Error::from(&s))
+    }
+
+    pub async fn template_ready(&self, name: &str) {
+        eventually("template ready", async || {
+            self.get("ActorTemplate", name).await.unwrap()["status"]["phase"] == "Ready"
+        })
+        .await;
+    }
+
+    pub async fn create(&self, name: &str) -> Result<ateapi::Actor, Error> {
+        self.create_from("default", name, "counter").await
+    }
+
+    pub async fn create_from(&self, atespace: &str, name: &str, template: &str) -> Result<ateapi::Actor, Error> {
+        let request = ateapi::CreateActorRequest {
+            actor_ref: reference(atespace, name),
+            actor_template_namespace: "default".into(),
+            actor_template_name: template.into(),
+            worker_selector: None,
+        };
+        let answer = self.api.clone().create_actor(request).await;
+        answer.map(|a| a.into_inner().actor.unwrap()).map_err(|s| Error::from(&s))
+    }
+
+    pub async fn resume(&self, name: &str) -> Result<ateapi::Actor, Error> {
+        self.resume_in("default", name, false).await
+    }
+
+    pub async fn resume_in(&self, atespace: &str, name: &str, boot: bool) -> Result<ateapi::Actor, Error> {
+        let request = ateapi::ResumeActorRequest { actor_ref: reference(atespace, name), boot };
+        let answer = self.api.clone().resume_actor(request).await;
+        answer.map(|a| a.into_inner().actor.unwrap()).map_err(|s| Error::from(&s))
+    }
+
+    pub async fn resume_within(&self, name: &str, time: Duration) -> Result<ateapi::Actor, Error> {
+        let mut request =
+            tonic::Request::new(ateapi::ResumeActorRequest { actor_ref: reference("default", name), boot: false });
+        request.set_timeout(time);
+        let answer = self.api.clone().resume_actor(request).await;
+        answer.map(|a| a.into_inner().actor.unwrap()).map_err(|s| Error::from(&s))
+    }
+
+    pub async fn suspend(&self, name: &str) -> Result<ateapi::Actor, Error> {
+        let request = ateapi::SuspendActorRequest { actor_ref: reference("default", name) };
+        let answer = self.api.clone().suspend_actor(request).await;
+        answer.map(|a| a.into_inner().actor.unwrap()).map_err(|s| Error::from(&s))
+    }
+
+    pub async fn pause(&self, name: &str) -> Result<ateapi::Actor, Error> {
+        let request = ateapi::PauseActorRequest { actor_ref: reference("default", name) };
+        let answer = self.api.clone().pause_actor(request).await;
+        answer.map(|a| a.into_inner().actor.unwrap()).map_err(|s| Error::from(&s))
+    }
+
+    pub async fn remove(&self, name: &str) -> Result<(), Error> {
+        let request = ateapi::DeleteActorRequest { actor_ref: reference("default", name) };
+        self.api.clone().delete_actor(request).await.map(drop).map_err(|s| Error::from(&s))
+    }
+
+    pub async fn actor(&self, name: &str) -> Result<ateapi::Actor, Error> {
+        let request = ateapi::GetActorRequest { actor_ref: reference("default", name) };
+        let answer = self.api.clone().get_actor(request).await;
+        answer.map(|a| a.into_inner().actor.unwrap()).map_err(|s| Error::from(&s))
+    }
+
+    pub async fn phase_becomes(&self, name: &str, phase: Phase) {
+        eventually("phase", async || self.actor(name).await.unwrap().status() == phase).await;
+    }
+
+    /// Every worker is idle again, here and on the node (I3).
+    pub async fn all_workers_free(&self) {
+        eventually("every worker free", async || {
+            let list =
+                self.resources.clone().list(v1::ListRequest { kind: "Worker".into(), ..Default::default() }).await;
+            let free = list
+                .unwrap()
+                .into_inner()
+                .objects
+                .iter()
+                .all(|o| serde_json::from_slice::<Value>(&o.json).unwrap()["status"]["phase"] == "Free");
+            free && self.node.seated().is_empty()
+        })
+        .await;
+    }
+}
+
+pub fn reference(atespace: &str, name: &str) -> Option<ateapi::ActorRef> {
+    Some(ateapi::ActorRef { atespace: atespace.into(), name: name.into() })
+}
+
+pub fn name(name: &str) -> ActorName {
+    ActorName::new("default", name)
+}
