@@ -234,3 +234,25 @@ pub fn snapshot(dir: &Path) -> Vec<String> {
     found.sort();
     found
 }
+
+/// A file system of one megabyte, unmounted at the end.
+pub struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = ["-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs"];
+        assert!(std::process::Command::new("mount").args(mount).arg(dir.path()).status().unwrap().success());
+        SmallDisk(dir)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
