@@ -102,10 +102,11 @@ fn document(mut value: Value, source: &str, directory: &Path, default_namespace:
         && !kind.is_applicable()
     {
         let name = value["metadata"]["name"].as_str().unwrap_or_default();
-        let error = Error::new(Reason::Invalid, format!("a {kind} cannot be applied")).on(format!("{kind}/{name}"));
+        let error =
+            Error::new(Reason::Invalid, format!("{} cannot be applied", kind.plural())).on(format!("{kind}/{name}"));
         return Err(error.hint(match kind {
-            Kind::Actor => "`ate create actor` makes one",
-            _ => "it reports what is; it cannot be written",
+            Kind::Actor => "`ate create actor` makes them",
+            _ => "they report what is; they cannot be written",
         }));
     }
     // Where the file is and which namespace is meant only this side knows.
