@@ -17,7 +17,7 @@ use ateom::driver as pb;
 
 use crate::{
     node::Inner,
-    workers::{Command, Seat, Start, sandbox_key},
+    workers::{Command, Seat, Start},
     workload::{Part, assemble, image_digest, manifest_images},
 };
 
@@ -121,7 +121,7 @@ impl Inner {
     pub(crate) async fn prepare(&self, prepare: Prepare) -> Result<(), Error> {
         let Prepare { worker, template, sandbox, snapshot } = prepare;
         self.pins.pin(&worker, &template, &sandbox);
-        let key = PrepareKey { template_uid: template.uid.clone(), sandbox: sandbox_key(&sandbox) };
+        let key = PrepareKey { template_uid: template.uid.clone(), sandbox: sandbox.key() };
         let verified = self.context.verified.ensure(&sandbox).await?;
         let workload = self.workload(&template).await?;
         if let Some(snapshot) = &snapshot {

@@ -26,7 +26,7 @@ pub(crate) use client::{Client, Start};
 pub(crate) use herder::{Herders, clean_stale};
 use pool::Pool;
 pub(crate) use seat::{Capturing, Command, Reply, Seat, fenced};
-pub(crate) use verified::{Verified, sandbox_key};
+pub(crate) use verified::Verified;
 
 use crate::{events::Hub, network::Links};
 
