@@ -17,6 +17,7 @@ use ateom::driver as pb;
 
 use crate::{
     node::Inner,
+    pins::Use,
     workers::{Command, Seat, Start, sandbox_key},
     workload::{Part, assemble, image_digest, manifest_images},
 };
@@ -48,7 +49,9 @@ impl Inner {
         let (object, limit) = (format!("actor/{}", activate.actor.name), activate.timeout);
         match tokio::time::timeout(limit, self.start(activate)).await {
             Ok(result) => result.map_err(|e| e.on(object)),
-            Err(_) => Err(Error::new(Reason::DeadlineExceeded, format!("activation took longer than {limit:?}")).on(object)),
+            Err(_) => {
+                Err(Error::new(Reason::DeadlineExceeded, format!("activation took longer than {limit:?}")).on(object))
+            }
         }
     }
 
@@ -57,7 +60,7 @@ impl Inner {
         let mut steps = Steps { last: begun, us: BTreeMap::new() };
         let Activate { worker, actor, activation, template, sandbox, source, timeout } = activate;
         self.fence.admit(&actor.uid, activation)?;
-        self.pins.pin(&worker, &template, &sandbox);
+        self.pins.pin(&worker, Use::Active, &template, &sandbox);
         let verified = self.context.verified.ensure(&sandbox).await?;
         steps.mark("node.assets");
         let workload = self.workload(&template).await?;
@@ -118,7 +121,7 @@ impl Inner {
 
     pub(crate) async fn prepare(&self, prepare: Prepare) -> Result<(), Error> {
         let Prepare { worker, template, sandbox, snapshot } = prepare;
-        self.pins.pin(&worker, &template, &sandbox);
+        self.pins.pin(&worker, Use::Prepared, &template, &sandbox);
         let key = PrepareKey { template_uid: template.uid.clone(), sandbox: sandbox_key(&sandbox) };
         let verified = self.context.verified.ensure(&sandbox).await?;
         let workload = self.workload(&template).await?;

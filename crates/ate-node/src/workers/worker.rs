@@ -36,13 +36,34 @@ const RESET: Duration = Duration::from_secs(20);
 
 enum State {
     Idle,
-    Starting { seat: Box<Seat>, waiters: Vec<Reply<Started>> },
-    Running { seat: Box<Seat>, started: Started },
-    Capturing { seat: Box<Seat>, started: Started, generation: u64 },
-    Frozen { seat: Box<Seat>, started: Started, generation: u64, captured: Box<Captured> },
+    Starting {
+        seat: Box<Seat>,
+        waiters: Vec<Reply<Started>>,
+    },
+    Running {
+        seat: Box<Seat>,
+        started: Started,
+    },
+    Capturing {
+        seat: Box<Seat>,
+        started: Started,
+        generation: u64,
+    },
+    Frozen {
+        seat: Box<Seat>,
+        started: Started,
+        generation: u64,
+        captured: Box<Captured>,
+    },
     /// The start failed or the actor ended. Waits for its release.
-    Failed { seat: Box<Seat>, error: Error },
-    Cleaning { seat: Option<Box<Seat>>, waiters: Vec<Reply<()>> },
+    Failed {
+        seat: Box<Seat>,
+        error: Error,
+    },
+    Cleaning {
+        seat: Option<Box<Seat>>,
+        waiters: Vec<Reply<()>>,
+    },
 }
 
 impl State {
@@ -153,6 +174,10 @@ impl Worker {
         let lost = Error::new(Reason::WorkerLost, why.as_deref().unwrap_or("the worker was stopped"));
         let end = why.map_or(End::Stopped, End::Lost);
         self.herder.end(matches!(end, End::Stopped)).await;
+        // Known before anybody is answered, so that nobody takes a worker that is gone for a free one.
+        if let End::Lost(message) = &end {
+            self.context.hub.lost(&self.id, message.clone());
+        }
         // A release got what it asked for: nothing of the actor is left. Everybody else learns of the loss.
         match self.state {
             State::Cleaning { waiters, .. } => waiters.into_iter().for_each(|w| drop(w.send(Ok(())))),
@@ -396,9 +421,8 @@ impl Worker {
     }
 
     fn actor_ended(&mut self, event: pb::Event) {
-        let current = self.state.seat().filter(|s| {
-            s.activation.0 == event.activation && s.actor.uid.as_str() == event.actor_uid
-        });
+        let current =
+            self.state.seat().filter(|s| s.activation.0 == event.activation && s.actor.uid.as_str() == event.actor_uid);
         let Some(seat) = current.cloned() else { return };
         match &self.state {
             State::Running { .. } | State::Frozen { .. } => (),
@@ -425,7 +449,9 @@ impl Worker {
 
     fn taken(&self) -> Error {
         match self.state.seat() {
-            Some(s) => fenced(format!("worker {} holds activation {} of actor {}", self.id, s.activation, s.actor.name)),
+            Some(s) => {
+                fenced(format!("worker {} holds activation {} of actor {}", self.id, s.activation, s.actor.name))
+            }
             None => fenced(format!("worker {} holds no actor", self.id)),
         }
     }

@@ -13,8 +13,7 @@ use std::{
 
 use ate_agent::*;
 use ate_api::{
-    Error,
-    canonical,
+    Error, canonical,
     id::{Activation, ActorName, Digest, ObjectName, Uid, WorkerId},
     resource::template::{ActorTemplateSpec, Scope},
 };
