@@ -79,13 +79,15 @@ fn a_node_that_stops_leaves_nothing_behind_and_loses_nothing() {
 
 #[test]
 fn a_disk_that_fills_up_during_a_suspend_leaves_the_actor_running() {
-    let disk = SmallDisk::new(64);
+    let disk = SmallDisk::new(600);
     let mut node = Node::on(disk.path());
     node.set_up(1);
-    node.template(&node::counter_with("fat", "", "    env: [{name: HEAP_MB, value: \"24\"}]\n"), "fat");
+    let heap = "    env: [{name: HEAP_MB, value: \"120\"}]\n";
+    node.template(&node::counter_with("fat", "  idleTimeout: \"0\"\n", heap), "fat");
     node.actor("a", "fat");
     assert_eq!(node.count("a"), 1);
-    let filler = disk.fill();
+    // Room for the node to go on, but not for the actor's memory.
+    let filler = disk.fill_but(90);
     let said = node.ate(&["suspend", "actor", "a"]).refused();
     assert!(said.contains("DISK_FULL"), "{said}");
     assert_eq!(node.count("a"), 2, "the actor goes on");
@@ -147,12 +149,13 @@ impl SmallDisk {
         self.0.path()
     }
 
-    /// Takes all but a little of what is left.
-    fn fill(&self) -> std::path::PathBuf {
-        let path = self.0.path().join("filler");
-        let mut file = std::fs::File::create(&path).expect("a filler");
-        let block = vec![0; 1 << 20];
-        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+    /// Takes all but so many megabytes of what is left.
+    fn fill_but(&self, mb: u64) -> std::path::PathBuf {
+        let stat = rustix::fs::statvfs(self.path()).expect("statvfs");
+        let take = (stat.f_bavail * stat.f_frsize).saturating_sub(mb << 20);
+        let path = self.path().join("filler");
+        let file = std::fs::File::create(&path).expect("a filler");
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, take).expect("fallocate");
         path
     }
 }

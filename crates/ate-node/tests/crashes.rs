@@ -1,5 +1,6 @@
 //! Bad luck: killed herders, a killed node, damaged files, a full disk. Nothing is lost, nothing leaks.
 
+#[path = "support/node.rs"]
 mod support;
 
 use std::{

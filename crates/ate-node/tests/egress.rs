@@ -1,5 +1,6 @@
 //! What the node puts on the machine for outbound traffic, and takes away again.
 
+#[path = "support/node.rs"]
 mod support;
 
 use std::process::Command;

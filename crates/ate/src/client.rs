@@ -153,11 +153,11 @@ impl Client {
         let Some(name) = &target.name else { return failure };
         let Ok(all) = self.list(target.kind, "").await else { return failure };
         if let Some(o) = all.iter().find(|o| o.name == *name) {
-            return failure.hint(format!("there is {}", o.label()));
+            return failure.advise(format!("there is {}", o.label()));
         }
         let here = all.iter().filter(|o| o.namespace == target.space).map(|o| o.name.as_str());
         match closest(name, here) {
-            Some(near) => failure.hint(format!("did you mean \"{near}\"?")),
+            Some(near) => failure.advise(format!("did you mean \"{near}\"?")),
             None => failure.hint(format!("`ate get {}` lists what there is", target.kind.plural())),
         }
     }

@@ -102,21 +102,23 @@ fn document(mut value: Value, source: &str, directory: &Path, default_namespace:
         && !kind.is_applicable()
     {
         let name = value["metadata"]["name"].as_str().unwrap_or_default();
-        let error = Error::new(Reason::Invalid, format!("a {kind} cannot be applied")).on(format!("{kind}/{name}"));
+        let error =
+            Error::new(Reason::Invalid, format!("{} cannot be applied", kind.plural())).on(format!("{kind}/{name}"));
         return Err(error.hint(match kind {
-            Kind::Actor => "`ate create actor` makes one",
-            _ => "it reports what is; it cannot be written",
+            Kind::Actor => "`ate create actor` makes them",
+            _ => "they report what is; they cannot be written",
         }));
     }
     // Where the file is and which namespace is meant only this side knows.
-    for container in value["spec"]["containers"].as_array_mut().into_iter().flatten() {
-        if let Some(image) = container["image"].as_str().and_then(|image| absolute_image(image, directory)) {
+    let containers = value.pointer_mut("/spec/containers").and_then(Value::as_array_mut);
+    for container in containers.into_iter().flatten() {
+        if let Some(image) = container.get("image").and_then(Value::as_str).and_then(|i| absolute_image(i, directory)) {
             container["image"] = image.into();
         }
     }
     let is_namespaced = value["kind"].as_str().is_some_and(|kind| !Resource::is_cluster_scoped(kind));
     if is_namespaced
-        && let Some(metadata) = value["metadata"].as_object_mut()
+        && let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut)
         && metadata.get("namespace").is_none_or(|n| n.is_null() || n == "")
     {
         metadata.insert("namespace".to_owned(), default_namespace.into());
@@ -170,6 +172,8 @@ mod tests {
         let documents = parse(TEMPLATE, "t.yaml", Path::new("/srv/app/deploy"), "prod").unwrap();
         assert_eq!(documents[0].value["spec"]["containers"][0]["image"], "oci:/srv/app/img:v1");
         assert_eq!(documents[0].value["metadata"]["namespace"], "prod");
+        let pool = &parse(POOL, "p.yaml", Path::new("/"), "prod").unwrap()[0].value;
+        assert_eq!(pool["spec"], serde_json::json!({"replicas": 1, "ateomImage": "x"}), "nothing else is added");
     }
 
     #[test]

@@ -110,7 +110,6 @@ pub(crate) fn for_each_entry(
         // Consumed here, so that the allowance above is for headers alone.
         io::copy(&mut entry, &mut io::sink()).map_err(read_error)?;
     }
-    drop(iterator);
     allowance.set(None);
     archive.into_inner().inner.finish().map_err(read_error)
 }

@@ -1,16 +1,14 @@
 //! Archives become directories; hostile ones do not.
 
-use std::{collections::HashSet, fs, os::unix::fs::{MetadataExt, PermissionsExt, symlink}, path::Path, process::Command, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
-use ate_agent::{AssetPhase, AssetUpload};
-use ate_api::{Error, Reason, id::Digest};
-use ate_node::assets::{AssetCache, AssetError, Imported};
-use ate_sandbox::PinnedAsset;
+use ate_node::assets::AssetError;
 use tar::EntryType;
-use tempfile::TempDir;
-use tokio::sync::mpsc;
 
-use crate::{Bed, PROGRAM, archive, large, pinned, server::Server, support::{self, Layer, gzip, names, zstd}};
+use crate::{
+    Bed, archive,
+    support::{self, Layer, gzip, names, zstd},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_becomes_a_directory_owned_by_the_node() {

@@ -1,16 +1,15 @@
 //! Getting an asset: once, resumed, verified, or with a clear reason why not.
 
-use std::{collections::HashSet, fs, os::unix::fs::{MetadataExt, PermissionsExt, symlink}, path::Path, process::Command, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    fs, os::unix::fs::MetadataExt, path::Path, process::Command, sync::atomic::Ordering::SeqCst, time::Duration,
+};
 
-use ate_agent::{AssetPhase, AssetUpload};
+use ate_agent::AssetPhase;
 use ate_api::{Error, Reason, id::Digest};
-use ate_node::assets::{AssetCache, AssetError, Imported};
+use ate_node::assets::AssetError;
 use ate_sandbox::PinnedAsset;
-use tar::EntryType;
-use tempfile::TempDir;
-use tokio::sync::mpsc;
 
-use crate::{Bed, PROGRAM, archive, large, pinned, server::Server, support::{self, Layer, gzip, names, zstd}};
+use crate::{Bed, PROGRAM, large, pinned, server::Server, support::names};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_fetched_verified_and_only_then_executable() {

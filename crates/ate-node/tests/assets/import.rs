@@ -1,16 +1,15 @@
 //! Uploads.
 
-use std::{collections::HashSet, fs, os::unix::fs::{MetadataExt, PermissionsExt, symlink}, path::Path, process::Command, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    time::Duration,
+};
 
-use ate_agent::{AssetPhase, AssetUpload};
-use ate_api::{Error, Reason, id::Digest};
-use ate_node::assets::{AssetCache, AssetError, Imported};
-use ate_sandbox::PinnedAsset;
-use tar::EntryType;
-use tempfile::TempDir;
-use tokio::sync::mpsc;
+use ate_api::id::Digest;
+use ate_node::assets::{AssetError, Imported};
 
-use crate::{Bed, PROGRAM, archive, large, pinned, server::Server, support::{self, Layer, gzip, names, zstd}};
+use crate::{Bed, PROGRAM, pinned, server::Server, support::names};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_has_a_url_that_serves_it_without_a_second_copy() {
@@ -45,4 +44,16 @@ async fn an_upload_must_be_as_long_as_it_says() {
     assert!(matches!(huge, AssetError::TooLarge { .. }), "{huge}");
     assert_eq!(names(&bed.path("assets/imported")), Vec::<String>::new());
     bed.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_serves_at_once_those_who_wait_for_a_dead_url() {
+    let bed = Bed::new().await;
+    let dead = Server::start(Vec::new(), 0, false, Duration::from_secs(3600)).await;
+    let asset = pinned(PROGRAM, &[&dead.url]);
+    let waiting = tokio::time::timeout(Duration::from_millis(100), bed.cache.ensure(&asset)).await;
+    assert!(waiting.is_err(), "the server does not answer");
+    bed.import("application/octet-stream", PROGRAM).await.unwrap();
+    let path = tokio::time::timeout(Duration::from_secs(10), bed.cache.ensure(&asset)).await.unwrap().unwrap();
+    assert_eq!(fs::read(path).unwrap(), PROGRAM);
 }

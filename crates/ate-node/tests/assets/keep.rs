@@ -1,35 +1,22 @@
 //! Keeping an asset: verified again after every change, collected when nobody needs it.
 
-use std::{collections::HashSet, fs, os::unix::fs::{MetadataExt, PermissionsExt, symlink}, path::Path, process::Command, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    collections::HashSet,
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::Path,
+    time::Duration,
+};
 
-use ate_agent::{AssetPhase, AssetUpload};
+use ate_agent::AssetUpload;
 use ate_api::{Error, Reason, id::Digest};
-use ate_node::assets::{AssetCache, AssetError, Imported};
-use ate_sandbox::PinnedAsset;
-use tar::EntryType;
-use tempfile::TempDir;
+use ate_node::assets::{AssetCache, AssetError};
 use tokio::sync::mpsc;
 
-use crate::{Bed, PROGRAM, archive, large, pinned, server::Server, support::{self, Layer, gzip, names, zstd}};
-
-/// A file system of one megabyte, unmounted at the end.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mount = ["-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs"];
-        assert!(Command::new("mount").args(mount).arg(dir.path()).status().unwrap().success());
-        SmallDisk(dir)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
-    }
-}
-
+use crate::{
+    Bed, PROGRAM, archive, large, pinned,
+    support::{Layer, SmallDisk, gzip, names},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_changed_on_disk_is_verified_again_before_it_is_served() {
@@ -109,7 +96,7 @@ async fn what_nobody_needs_is_collected_and_what_a_configuration_names_is_not() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_said_so_and_leaves_room_for_others() {
     let disk = SmallDisk::new();
-    let cache = AssetCache::open(disk.0.path().join("assets")).await.unwrap();
+    let cache = AssetCache::open(disk.path().join("assets")).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| {
         fs::write(dir.path().join(name), bytes).unwrap();
@@ -134,5 +121,5 @@ async fn a_full_disk_is_said_so_and_leaves_room_for_others() {
     let bomb = gzip(&Layer::new().file("zeros", &"0".repeat(4 << 20)).bytes());
     let error = cache.ensure(&archive(&bomb, &write("bomb", &bomb))).await.unwrap_err();
     assert!(matches!(error, AssetError::DiskFull { .. }), "{error}");
-    assert_eq!(names(&disk.0.path().join("assets/tmp")), Vec::<String>::new());
+    assert_eq!(names(&disk.path().join("assets/tmp")), Vec::<String>::new());
 }

@@ -2,25 +2,21 @@
 
 #[path = "../support/server.rs"]
 mod server;
+#[path = "../support/mod.rs"]
 mod support;
 
-use std::{
-    collections::HashSet,
-    fs,
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
-    path::{Path, PathBuf},
-    process::Command,
-    sync::atomic::Ordering::SeqCst,
-    time::Duration,
-};
+mod archives;
+mod fetch;
+mod import;
+mod keep;
 
-use ate_agent::{AssetPhase, AssetUpload};
-use ate_api::{Error, Reason, id::Digest};
+use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
+
+use ate_agent::AssetUpload;
+use ate_api::id::Digest;
 use ate_node::assets::{AssetCache, AssetError, Imported};
 use ate_sandbox::PinnedAsset;
-use server::Server;
-use support::{Layer, gzip, names, zstd};
-use tar::EntryType;
+use support::names;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -95,4 +91,3 @@ fn archive(bytes: &[u8], url: &str) -> PinnedAsset {
 fn large() -> Vec<u8> {
     (0..3_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
 }
-

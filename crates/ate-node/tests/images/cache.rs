@@ -1,22 +1,13 @@
 //! What is kept, found again and thrown away.
 
-use std::{
-    collections::HashSet,
-    fs,
-    os::unix::fs::{FileTypeExt, MetadataExt},
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::{collections::HashSet, fs, time::Duration};
 
-use ate_api::id::Digest;
-use ate_node::images::{Image, ImageCache, ImageError, User};
-use serde_json::json;
-use tar::EntryType;
+use ate_api::{Error, Reason, id::Digest};
+use ate_node::images::{ImageCache, ImageError};
 
 use crate::{
-    Bed, invalid,
-    support::{self, Layer, Layout, Parts, arch, digest_in, gzip, names, zstd},
+    Bed,
+    support::{Layer, Parts, SmallDisk, names},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,7 +62,7 @@ async fn images_nobody_needs_are_collected_with_their_layers_but_not_shared_ones
     let gone = bed.cache.resolve(&gone).await.unwrap();
     let live = HashSet::from([kept.digest.clone()]);
     assert_eq!(bed.cache.collect(&live, Duration::from_secs(600)).await.unwrap(), [], "both are young");
-    assert_eq!(bed.cache.collect(&live, Duration::ZERO).await.unwrap(), [gone.digest.clone()]);
+    assert_eq!(bed.cache.collect(&live, Duration::ZERO).await.unwrap(), vec![gone.digest.clone()]);
     assert!(kept.layers.iter().all(|l| l.exists()) && !gone.layers[1].exists());
     assert_eq!(bed.cache.get(&gone.digest).await.unwrap(), None);
     assert_eq!(bed.cache.get(&kept.digest).await.unwrap(), Some(kept));
@@ -88,4 +79,19 @@ async fn a_stored_manifest_that_was_altered_counts_as_absent() {
     let cache = ImageCache::open(bed.path("images")).await.unwrap();
     assert_eq!(cache.get(&image.digest).await.unwrap(), None);
     assert_eq!(cache.ensure(&reference, &image.digest).await.unwrap(), image);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_said_so_and_leaves_nothing_half_done() {
+    let bed = Bed::new().await;
+    let disk = SmallDisk::new();
+    let cache = ImageCache::open(disk.path().join("images")).await.unwrap();
+    let mut layout = bed.layout();
+    let large = layout.add(&Parts::new(&[&Layer::new().file("zeros", &"0".repeat(4 << 20))]), "large");
+    let small = layout.add(&Parts::new(&[&Layer::new().file("a", "a")]), "small");
+    let error = cache.resolve(&large).await.unwrap_err();
+    assert!(matches!(error, ImageError::DiskFull { .. }), "{error}");
+    assert_eq!(Error::from(error).reason, Reason::DiskFull);
+    assert_eq!(names(&disk.path().join("images/tmp")), Vec::<String>::new());
+    cache.resolve(&small).await.unwrap();
 }

@@ -1,22 +1,15 @@
 //! Damaged and hostile images are refused, and nothing outside the cache is touched.
 
-use std::{
-    collections::HashSet,
-    fs,
-    os::unix::fs::{FileTypeExt, MetadataExt},
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::fs;
 
 use ate_api::id::Digest;
-use ate_node::images::{Image, ImageCache, ImageError, User};
+use ate_node::images::{ImageError, User};
 use serde_json::json;
 use tar::EntryType;
 
 use crate::{
     Bed, invalid,
-    support::{self, Layer, Layout, Parts, arch, digest_in, gzip, names, zstd},
+    support::{self, Layer, Parts, digest_in, gzip, names},
 };
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,22 +1,18 @@
 //! Honest layers come out as they were packed, alone and stacked.
 
 use std::{
-    collections::HashSet,
     fs,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::Path,
     process::Command,
-    time::Duration,
 };
 
-use ate_api::id::Digest;
-use ate_node::images::{Image, ImageCache, ImageError, User};
-use serde_json::json;
+use ate_node::images::Image;
 use tar::EntryType;
 
 use crate::{
-    Bed, invalid,
-    support::{self, Layer, Layout, Parts, arch, digest_in, gzip, names, zstd},
+    Bed,
+    support::{Layer, Parts, gzip, names, zstd},
 };
 
 /// Runs a shell script inside the mounted image. The mount lives in a namespace of its own and ends with it.
@@ -119,7 +115,8 @@ async fn a_mounted_image_shows_what_its_layers_say() {
     .to_vec();
     expected.extend([format!("usr/{d} d 755 0:0"), format!("usr/{d}/{f} f 644 0:0")]);
     let mut shown: Vec<&str> = shown.lines().collect();
-    (shown.sort(), expected.sort());
+    shown.sort();
+    expected.sort();
     assert_eq!(shown, expected);
     assert_eq!(
         inside(&image, "cat lib/b kept-too becomes-file; stat -c %h su kept-too; stat -c %t:%T null"),

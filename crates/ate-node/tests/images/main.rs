@@ -9,20 +9,10 @@ mod layers;
 mod registry;
 mod sources;
 
-use std::{
-    collections::HashSet,
-    fs,
-    os::unix::fs::{FileTypeExt, MetadataExt},
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc};
 
-use ate_api::id::Digest;
-use ate_node::images::{Image, ImageCache, ImageError, User};
-use serde_json::json;
-use support::{Layer, Layout, Parts, arch, digest_in, gzip, names, zstd};
-use tar::EntryType;
+use ate_node::images::{Image, ImageCache, ImageError};
+use support::{Layer, Layout, Parts, names};
 use tempfile::TempDir;
 
 struct Bed {
@@ -45,7 +35,7 @@ impl Bed {
         Layout::new(self.path("layout"))
     }
 
-    async fn unpack(&self, layers: &[&Layer]) -> Result<std::sync::Arc<Image>, ImageError> {
+    async fn unpack(&self, layers: &[&Layer]) -> Result<Arc<Image>, ImageError> {
         let reference = self.layout().add(&Parts::new(layers), "t");
         self.cache.resolve(&reference).await
     }

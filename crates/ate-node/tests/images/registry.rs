@@ -36,7 +36,8 @@ impl Registry {
             storage.display()
         );
         fs::write(&config, text).unwrap();
-        let started = Command::new("docker-registry")
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/docker-registry/docker-registry");
+        let started = Command::new(program)
             .arg("serve")
             .arg(&config)
             .env("OTEL_TRACES_EXPORTER", "none")
@@ -44,7 +45,7 @@ impl Registry {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn();
-        let mut process = started.expect("docker-registry is not installed: run script/setup");
+        let mut process = started.expect("docker-registry is missing: run script/setup");
         let log = BufReader::new(process.stderr.take().unwrap());
         let (send, port) = mpsc::channel();
         // Reads on after that, so that the registry never waits for its log.

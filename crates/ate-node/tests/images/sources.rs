@@ -1,22 +1,14 @@
 //! Directories and archives, platforms and configurations.
 
-use std::{
-    collections::HashSet,
-    fs,
-    os::unix::fs::{FileTypeExt, MetadataExt},
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::{collections::HashSet, fs, process::Command};
 
-use ate_api::id::Digest;
-use ate_node::images::{Image, ImageCache, ImageError, User};
+use ate_node::images::{ImageCache, ImageError};
 use serde_json::json;
 use tar::EntryType;
 
 use crate::{
     Bed, invalid,
-    support::{self, Layer, Layout, Parts, arch, digest_in, gzip, names, zstd},
+    support::{self, Layer, Parts, arch},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,4 +97,28 @@ async fn archives_hold_the_same_image_as_directories() {
     assert_eq!(again, two);
     let untagged = cache.resolve(&format!("docker-archive:{}", path.display())).await;
     assert!(matches!(untagged, Err(ImageError::NotFound { ref message, .. }) if message.contains("app:1, app:2")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_buildah_pushes_to_a_layout_is_understood() {
+    let bed = Bed::new().await;
+    let script = r#"
+        cd "$1"
+        printf 'app:x:77:78::/srv:/x\n' > passwd
+        printf 'FROM scratch\nCOPY passwd /etc/passwd\nENV A=1\nWORKDIR /srv\nUSER app\nEXPOSE 8080\nENTRYPOINT ["/app"]\n' > Containerfile
+        # Storage of its own, so that nothing is left behind.
+        store="--root $1/root --runroot $1/run --storage-driver vfs"
+        buildah $store bud --isolation chroot -q -t built . && buildah $store push -q built "oci:$1/out:v1"
+    "#;
+    let built = Command::new("sh").args(["-ec", script, "sh"]).arg(bed.dir.path()).output().unwrap();
+    assert!(built.status.success(), "is buildah there? run script/setup: {}", String::from_utf8_lossy(&built.stderr));
+    let image = bed.cache.resolve(&format!("oci:{}:v1", bed.path("out").display())).await.unwrap();
+    let config = &image.config;
+    assert_eq!(
+        (&config.entrypoint[..], &config.workdir[..], &config.exposed_ports[..]),
+        (&["/app".to_owned()][..], "/srv", &[8080][..])
+    );
+    assert!(config.env.contains(&"A=1".to_owned()));
+    let user = image.user(&config.user).await.unwrap();
+    assert_eq!((user.uid, user.gid, user.home.as_str()), (77, 78, "/srv"));
 }

@@ -136,6 +136,7 @@ fn classes(settings: &Settings) -> Outcome<Classes> {
 fn log_to_stderr(filter: &str) -> Outcome {
     let filter =
         tracing_subscriber::EnvFilter::try_new(filter).map_err(|e| Failure::Usage(format!("--log {filter}: {e}")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
     Ok(())
 }
