@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use client::{Client, Start};
 pub(crate) use herder::{Herders, clean_stale};
 use pool::Pool;
-pub(crate) use seat::{Capturing, Command, Reply, Seat, fenced};
+pub(crate) use seat::{Begun, Capturing, Command, Reply, Seat, fenced};
 pub(crate) use verified::{Verified, sandbox_key};
 
 use crate::{events::Hub, network::Links};

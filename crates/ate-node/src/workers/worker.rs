@@ -25,7 +25,7 @@ use super::{
     Context,
     client::{Client, Start},
     herder::Herder,
-    seat::{Capturing, Command, Reply, Seat, Started, fenced},
+    seat::{Begun, Capturing, Command, Reply, Seat, Started, fenced},
     verified::Changes,
     watcher,
 };
@@ -275,9 +275,9 @@ impl Worker {
                     version: info.driver_version.clone(),
                     contract: info.contract_version,
                 };
-                let begun = Capturing::Begun { client: self.client.clone(), seat: seat.clone(), driver };
+                let begun = Begun { client: self.client.clone(), seat: seat.clone(), driver };
                 self.state = State::Capturing { seat, started, generation };
-                Ok(begun)
+                Ok(Capturing::Begun(Box::new(begun)))
             }
             other => {
                 self.state = other;
