@@ -22,6 +22,7 @@ async fn address_translation_exists_while_the_node_does() {
     let node = Node::start(with_egress()).await.unwrap();
     assert!(table_exists(dir.path()));
     node.shutdown().await;
+    drop(node);
     assert!(!table_exists(dir.path()));
 
     // A table that a killed node left goes with the next start that wants none.
