@@ -5,6 +5,7 @@ mod herder;
 mod pool;
 mod process;
 mod seat;
+mod state;
 mod verified;
 mod watcher;
 mod worker;
