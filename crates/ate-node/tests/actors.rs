@@ -1,5 +1,6 @@
 //! Actors on real workers: they boot, freeze, move and go on where they were.
 
+#[path = "support/node.rs"]
 mod support;
 
 use ate_agent::{CaptureTarget, NodeAgent, NodeEvent, Prepare, SnapshotLocation, Source};

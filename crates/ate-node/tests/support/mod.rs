@@ -1,290 +1,258 @@
-//! A real node with the real herder and the real runsc, in a directory of its own.
-#![allow(dead_code, unreachable_pub)] // each test binary uses a part
+//! Builds layers and OCI layouts, honest ones and others, from raw tar headers.
+#![allow(dead_code)]
 
 use std::{
-    collections::BTreeMap,
-    io::{Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream},
+    fs,
+    io::Write,
     path::{Path, PathBuf},
-    process::Command,
-    sync::{Arc, OnceLock},
-    time::{Duration, Instant},
 };
 
-use ate_agent::*;
-use ate_api::{
-    Error, canonical,
-    id::{Activation, ActorName, Digest, ObjectName, Uid, WorkerId},
-    resource::template::{ActorTemplateSpec, Scope},
-};
-use ate_node::{Node, Options, network::Cidr};
-use ate_sandbox::{PinnedAsset, SandboxRef, reference::ConfigRef};
+use ate_api::id::Digest;
+use serde_json::{Value, json};
+use tar::{EntryType, Header};
 
-/// The machine may be busy with other tests.
-pub const LONG: Duration = Duration::from_secs(90);
-
-pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+/// A layer archive being made. Names are written as they are, also those a careful tool would refuse.
+#[derive(Default, Clone)]
+pub struct Layer {
+    bytes: Vec<u8>,
 }
 
-pub fn runsc() -> PathBuf {
-    let path = repository().join(".cache/runsc/20240729-bookworm/runsc");
-    assert!(path.is_file(), "{} is missing: run script/setup", path.display());
-    path.canonicalize().unwrap()
-}
-
-/// Where cargo puts the programs of the workspace: two levels above a test's own.
-pub fn programs() -> PathBuf {
-    let dir = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
-    assert!(dir.join("ateom-gvisor").is_file(), "no ateom-gvisor in {}: build the workspace first", dir.display());
-    dir
-}
-
-/// The example actor's image.
-pub fn image() -> &'static str {
-    static IMAGE: OnceLock<String> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let output = Command::new(repository().join("script/example-image")).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    })
-}
-
-pub struct Machine {
-    pub dir: tempfile::TempDir,
-    pub node: Arc<Node>,
-    pub sandbox: SandboxRef,
-    pub template: Template,
-    pub events: NodeEvents,
-    pub workers: BTreeMap<WorkerId, WorkerReport>,
-}
-
-impl Machine {
-    /// A node with a pool of so many workers, all of them ready.
-    pub async fn with_workers(replicas: u32) -> Machine {
-        let mut machine = Machine::start(tempfile::tempdir().unwrap()).await;
-        machine.node.set_pool(machine.pool(replicas)).await.unwrap();
-        machine.until(|m| m.ready().len() == replicas as usize).await;
-        machine
+impl Layer {
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    pub async fn start(dir: tempfile::TempDir) -> Machine {
-        let node = Node::start(options(dir.path())).await.unwrap();
-        let sandbox = sandbox(&runsc());
-        let template = template(&node, serde_json::json!([])).await;
-        let events = node.events();
-        Machine { dir, node, sandbox, template, events, workers: BTreeMap::new() }
-    }
-
-    pub fn pool(&self, replicas: u32) -> PoolSpec {
-        let name = ObjectName::new("default", "pool");
-        PoolSpec { name, labels: BTreeMap::new(), replicas, sandbox: self.sandbox.clone() }
-    }
-
-    pub fn ready(&self) -> Vec<WorkerId> {
-        self.workers.values().filter(|w| w.phase == WorkerPhase::Ready).map(|w| w.id.clone()).collect()
-    }
-
-    /// Takes events in until something holds.
-    pub async fn until(&mut self, holds: impl Fn(&Machine) -> bool) {
-        let deadline = tokio::time::Instant::now() + LONG;
-        while !holds(self) {
-            let event = tokio::time::timeout_at(deadline, self.events.recv()).await;
-            match event.unwrap_or_else(|_| panic!("not in time; workers: {:?}", self.states())) {
-                Some(NodeEvent::Worker(report)) => drop(self.workers.insert(report.id.clone(), report)),
-                Some(NodeEvent::WorkerLost { id, .. }) => drop(self.workers.remove(&id)),
-                Some(_) => (),
-                None => panic!("the node's events ended"),
-            }
+    pub fn entry(mut self, kind: EntryType, name: &str, edit: impl FnOnce(&mut Header), data: &[u8]) -> Self {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_000_000_000);
+        header.set_size(data.len() as u64);
+        if name.len() > 100 {
+            self = self.extension(EntryType::GNULongName, name.as_bytes());
         }
+        let short = &name.as_bytes()[..name.len().min(100)];
+        header.as_old_mut().name[..short.len()].copy_from_slice(short);
+        edit(&mut header);
+        header.set_cksum();
+        self.raw(&header, data)
     }
 
-    pub async fn until_event(&mut self, wanted: impl Fn(&NodeEvent) -> bool) -> NodeEvent {
-        let deadline = tokio::time::Instant::now() + LONG;
-        loop {
-            let event = tokio::time::timeout_at(deadline, self.events.recv()).await.expect("event in time").unwrap();
-            if wanted(&event) {
-                return event;
-            }
-        }
+    /// An extension header for the next entry.
+    pub fn extension(self, kind: EntryType, data: &[u8]) -> Self {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(data.len() as u64);
+        header.as_old_mut().name[..13].copy_from_slice(b"././@LongLink");
+        header.set_cksum();
+        self.raw(&header, data)
     }
 
-    fn states(&self) -> Vec<(WorkerPhase, &str)> {
-        self.workers.values().map(|w| (w.phase, w.message.as_str())).collect()
+    fn raw(mut self, header: &Header, data: &[u8]) -> Self {
+        self.bytes.extend_from_slice(header.as_bytes());
+        self.bytes.extend_from_slice(data);
+        self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
+        self
     }
 
-    pub fn activate(&self, worker: &WorkerId, actor: &ActorIdentity, activation: u64, source: Source) -> Activate {
-        Activate {
-            worker: worker.clone(),
-            actor: actor.clone(),
-            activation: Activation(activation),
-            template: self.template.clone(),
-            sandbox: self.sandbox.clone(),
-            source,
-            timeout: LONG,
-        }
+    pub fn file(self, name: &str, data: &str) -> Self {
+        self.entry(EntryType::Regular, name, |_| {}, data.as_bytes())
     }
 
-    pub async fn boot(&self, worker: &WorkerId, actor: &ActorIdentity, activation: u64) -> Activated {
-        self.node.activate(self.activate(worker, actor, activation, Source::Boot)).await.unwrap()
+    pub fn file_mode(self, name: &str, data: &str, mode: u32) -> Self {
+        self.entry(EntryType::Regular, name, |h| h.set_mode(mode), data.as_bytes())
     }
 
-    pub async fn release(&self, worker: &WorkerId, actor: &ActorIdentity, activation: u64) {
-        self.node.release(worker, &actor.uid, Activation(activation)).await.unwrap();
+    pub fn dir(self, name: &str, mode: u32) -> Self {
+        self.entry(EntryType::Directory, name, |h| h.set_mode(mode), b"")
     }
-}
 
-pub fn options(dir: &Path) -> Options {
-    Options {
-        name: "test".into(),
-        data_dir: dir.to_owned(),
-        herder_dir: programs(),
-        objects_dir: dir.join("objects"),
-        cidr: Cidr::DEFAULT,
-        egress: false,
+    pub fn symlink(self, name: &str, target: &str) -> Self {
+        self.entry(EntryType::Symlink, name, |h| set_link(h, target), b"")
     }
-}
 
-pub fn sandbox(runsc: &Path) -> SandboxRef {
-    let described = Command::new(programs().join("ateom-gvisor")).arg("describe").output().unwrap().stdout;
-    let class: ate_sandbox::ClassDescriptor = serde_json::from_slice(&described).unwrap();
-    let values: serde_json::Map<_, _> = class.config.into_iter().map(|(key, field)| (key, field.default)).collect();
-    let sha256 = Digest::of(&std::fs::read(runsc).unwrap());
-    SandboxRef {
-        class: class.name,
-        config: ConfigRef {
-            name: "gvisor-default".into(),
-            revision: 1,
-            digest: canonical::digest(&serde_json::Value::Object(values.clone())),
-            values,
-        },
-        assets: vec![PinnedAsset {
-            name: "runsc".into(),
-            sha256,
-            size: None,
-            media_type: "application/octet-stream".into(),
-            urls: vec![format!("file://{}", runsc.display())],
-        }],
+    pub fn hard_link(self, name: &str, target: &str) -> Self {
+        self.entry(EntryType::Link, name, |h| set_link(h, target), b"")
     }
-}
 
-/// The counter, with more variables.
-pub async fn template(node: &Node, env: serde_json::Value) -> Template {
-    let spec: ActorTemplateSpec = serde_json::from_value(serde_json::json!({
-        "containers": [{"name": "app", "image": image(), "env": env, "readyz": {"httpGet": {"port": 80}}}],
-        "snapshotsConfig": {"location": "default"},
-    }))
-    .unwrap();
-    let resolved = node.resolve_image(image()).await.unwrap();
-    Template {
-        name: ObjectName::new("default", "counter"),
-        uid: Uid::generate(),
-        spec_digest: canonical::digest_of(&spec),
-        images: BTreeMap::from([(image().to_owned(), resolved.digest)]),
-        spec,
+    pub fn device(self, name: &str, kind: EntryType, major: u32, minor: u32) -> Self {
+        let edit = |h: &mut Header| {
+            h.set_device_major(major).expect("a gnu header has devices");
+            h.set_device_minor(minor).expect("a gnu header has devices");
+        };
+        self.entry(kind, name, edit, b"")
+    }
+
+    /// A pax record for the next entry.
+    pub fn pax(self, key: &str, value: &[u8]) -> Self {
+        let rest = key.len() + value.len() + 3;
+        let digits = |n: usize| n.to_string().len();
+        let len =
+            if digits(rest + digits(rest)) == digits(rest) { rest + digits(rest) } else { rest + digits(rest) + 1 };
+        let mut record = format!("{len} {key}=").into_bytes();
+        record.extend_from_slice(value);
+        record.push(b'\n');
+        self.extension(EntryType::XHeader, &record)
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        bytes.resize(bytes.len() + 1024, 0);
+        bytes
     }
 }
 
-pub fn actor(name: &str) -> ActorIdentity {
-    ActorIdentity { name: ActorName::new("default", name), uid: Uid::generate() }
+fn set_link(header: &mut Header, target: &str) {
+    header.as_old_mut().linkname[..target.len()].copy_from_slice(target.as_bytes());
 }
 
-pub fn capture(worker: &WorkerId, actor: &ActorIdentity, activation: u64, target: CaptureTarget) -> Capture {
-    Capture {
-        worker: worker.clone(),
-        actor: actor.clone(),
-        activation: Activation(activation),
-        generation: 1,
-        scope: Scope::Full,
-        parent: None,
-        target,
-        timeout: LONG,
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    out.write_all(bytes).and_then(|()| out.finish()).expect("compressing in memory")
+}
+
+pub fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).expect("compressing in memory")
+}
+
+/// GOARCH of the machine that runs the tests.
+pub fn arch() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+/// An OCI image layout being made.
+pub struct Layout {
+    pub dir: PathBuf,
+    manifests: Vec<Value>,
+}
+
+/// An image whose parts can still be falsified.
+pub struct Parts {
+    pub config: Value,
+    /// As stored, and uncompressed.
+    pub layers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Overrides what the manifest says of the layers.
+    pub descriptors: Option<Vec<Value>>,
+}
+
+impl Parts {
+    pub fn new(layers: &[&Layer]) -> Self {
+        Parts::stored(layers.iter().map(|l| (l.bytes(), l.bytes())).collect())
+    }
+
+    pub fn stored(layers: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
+        let diff_ids: Vec<String> = layers.iter().map(|(_, plain)| format!("sha256:{}", Digest::of(plain))).collect();
+        let config = json!({
+            "architecture": arch(), "os": "linux",
+            "config": {"Cmd": ["/bin/true"]},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        });
+        Parts { config, layers, descriptors: None }
     }
 }
 
-pub fn external() -> CaptureTarget {
-    CaptureTarget::External { location: "default".into() }
+pub fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
+    json!({"mediaType": media_type, "digest": format!("sha256:{}", Digest::of(bytes)), "size": bytes.len()})
 }
 
-pub fn restored(captured: &Captured) -> Source {
-    Source::Snapshot(SnapshotRef {
-        manifest: captured.manifest.clone(),
-        scope: Scope::Full,
-        location: captured.location.clone(),
-    })
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+impl Layout {
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        let dir = dir.into();
+        fs::create_dir_all(dir.join("blobs/sha256")).expect("making a layout");
+        fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("making a layout");
+        Layout { dir, manifests: Vec::new() }
+    }
+
+    pub fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
+        fs::write(self.blob_path(&Digest::of(bytes)), bytes).expect("writing a blob");
+        descriptor(media_type, bytes)
+    }
+
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.dir.join("blobs/sha256").join(digest.as_str())
+    }
+
+    /// Stores an image and returns the descriptor of its manifest.
+    pub fn image(&self, parts: &Parts) -> Value {
+        let config = self.blob(CONFIG, parts.config.to_string().as_bytes());
+        let stored = parts.layers.iter().map(|(stored, _)| self.blob(LAYER, stored)).collect();
+        let layers: Vec<Value> = parts.descriptors.clone().unwrap_or(stored);
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
+        self.blob(MANIFEST, manifest.to_string().as_bytes())
+    }
+
+    /// Gives a descriptor a tag.
+    pub fn tag(&mut self, mut descriptor: Value, tag: &str) -> String {
+        descriptor["annotations"] = json!({"org.opencontainers.image.ref.name": tag});
+        self.manifests.push(descriptor);
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": self.manifests});
+        fs::write(self.dir.join("index.json"), index.to_string()).expect("writing index.json");
+        format!("oci:{}:{tag}", self.dir.display())
+    }
+
+    pub fn add(&mut self, parts: &Parts, tag: &str) -> String {
+        let image = self.image(parts);
+        self.tag(image, tag)
+    }
 }
 
-/// One request on a connection of its own: the body.
-pub fn get(address: IpAddr, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, 80), Duration::from_secs(10))?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).ok_or_else(|| std::io::Error::other(answer.clone()))
+pub fn digest_in(descriptor: &Value) -> Digest {
+    descriptor["digest"].as_str().and_then(Digest::parse).expect("a descriptor has a digest")
 }
 
-/// What the counter says: how often it was asked, and since which start of its process.
-pub fn count(address: IpAddr) -> (u64, String) {
-    let body = get(address, "/").unwrap();
-    let field = |name: &str| {
-        let found = body.split_whitespace().find_map(|w| w.strip_prefix(&format!("{name}="))).map(str::to_owned);
-        found.unwrap_or_else(|| panic!("no {name} in `{body}`"))
-    };
-    (field("count").parse().unwrap(), field("boot"))
+/// Names below a directory.
+pub fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .expect("listing a directory")
+        .map(|e| e.expect("listing a directory").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
 }
 
-/// What a node has put on the machine: processes, links and mounts that name its directory, and its files.
-pub fn traces(dir: &Path) -> Vec<String> {
-    let dir = dir.canonicalize().unwrap();
-    let text = dir.to_string_lossy().into_owned();
+/// Every name below a directory with kind, size and mode: what an attack would change.
+pub fn snapshot(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let pid = entry.file_name().to_string_lossy().into_owned();
-        let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
-        let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
-        if pid.bytes().all(|b| b.is_ascii_digit()) && command.contains(&text) {
-            found.push(format!("process {pid} {command}"));
+    let mut todo = vec![dir.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(&dir).expect("listing a directory") {
+            let path = entry.expect("listing a directory").path();
+            let meta = fs::symlink_metadata(&path).expect("looking at a file");
+            if meta.is_dir() {
+                todo.push(path.clone());
+            }
+            found.push(format!("{} {:?} {:?} {}", path.display(), meta.file_type(), meta.permissions(), meta.len()));
         }
     }
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    found.extend(mounts.lines().filter(|l| l.contains(&text)).map(|l| format!("mount {l}")));
-    let workers = std::fs::read_dir(dir.join("node/workers")).unwrap();
-    found.extend(workers.flatten().map(|e| format!("directory {}", e.path().display())));
-    found.extend(links(&dir).into_iter().map(|l| format!("link {l}")));
+    found.sort();
     found
 }
 
-/// The node's links are in the link group its directory gives.
-pub fn links(dir: &Path) -> Vec<String> {
-    let digest = Digest::of(dir.canonicalize().unwrap().join("node").as_os_str().as_encoded_bytes());
-    let group = u32::from_str_radix(&digest.as_str()[..8], 16).unwrap();
-    let all = std::fs::read_dir("/sys/class/net").unwrap().flatten();
-    let ours = all.filter(|e| {
-        let netdev_group = std::fs::read_to_string(e.path().join("netdev_group")).unwrap_or_default();
-        netdev_group.trim().parse() == Ok(group.cast_signed()) || netdev_group.trim().parse() == Ok(group)
-    });
-    ours.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
-}
+/// A file system of one megabyte, unmounted at the end.
+pub struct SmallDisk(tempfile::TempDir);
 
-/// Waits until something holds that nobody announces.
-pub async fn eventually<T>(what: &str, mut check: impl FnMut() -> Result<(), T>)
-where
-    T: std::fmt::Debug,
-{
-    let deadline = Instant::now() + LONG;
-    loop {
-        match check() {
-            Ok(()) => return,
-            Err(state) if Instant::now() > deadline => panic!("{what} not in time: {state:?}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
+impl SmallDisk {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = ["-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs"];
+        assert!(std::process::Command::new("mount").args(mount).arg(dir.path()).status().unwrap().success());
+        SmallDisk(dir)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
     }
 }
 
-pub fn reason<T>(result: Result<T, Error>) -> ate_api::Reason {
-    match result {
-        Ok(_) => panic!("expected an error"),
-        Err(e) => e.reason,
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(self.0.path()).status();
     }
 }
