@@ -59,6 +59,7 @@ pub struct PrepareKey {
 
 /// Something that happened on the node without being asked for.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "most events are of the largest variant")]
 pub enum NodeEvent {
     /// A worker is new or changed. The first events of a stream are all workers there are.
     Worker(WorkerReport),

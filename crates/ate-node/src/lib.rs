@@ -1,9 +1,31 @@
 //! The node agent: asset cache, image cache, workers and snapshot movement.
+//!
+//! [`Node`] implements [`ate_agent::NodeAgent`]. Where to look:
+//!
+//! * [`assets`], [`images`]: what actors are made of, fetched once and verified.
+//! * `workers`: pools, herder processes and the state machine of each worker.
+//! * [`network`]: how workers are reached and what they reach.
+//! * `activate`, `capture`: an actor onto a worker, and a snapshot of it off again.
 #![forbid(unsafe_code)]
 
 pub mod assets;
 pub mod images;
+pub mod network;
 
+mod activate;
+mod agent;
+mod capture;
 mod disk;
+mod events;
+mod fence;
 mod flight;
+mod logs;
+mod node;
+mod pins;
+mod platform;
+mod probe;
 mod unpack;
+mod workers;
+mod workload;
+
+pub use node::{Node, Options};

@@ -18,7 +18,7 @@ use tonic::{
 
 use crate::{
     failure::{Failure, Outcome, Trying as _},
-    kind::{Kind, closest},
+    kind::{Kind, Scope, closest},
     target::Target,
 };
 
@@ -60,7 +60,9 @@ impl Object {
 
     /// `actor/default/a`.
     pub(crate) fn label(&self) -> String {
-        Target { kind: self.kind, space: self.namespace.clone(), name: Some(self.name.clone()) }.to_string()
+        // Workers and snapshots tell a namespace too, but their names are unique without it.
+        let space = if self.kind.scope() == Scope::Cluster { String::new() } else { self.namespace.clone() };
+        Target { kind: self.kind, space, name: Some(self.name.clone()) }.to_string()
     }
 }
 
@@ -151,11 +153,11 @@ impl Client {
         let Some(name) = &target.name else { return failure };
         let Ok(all) = self.list(target.kind, "").await else { return failure };
         if let Some(o) = all.iter().find(|o| o.name == *name) {
-            return failure.hint(format!("there is {}", o.label()));
+            return failure.advise(format!("there is {}", o.label()));
         }
         let here = all.iter().filter(|o| o.namespace == target.space).map(|o| o.name.as_str());
         match closest(name, here) {
-            Some(near) => failure.hint(format!("did you mean \"{near}\"?")),
+            Some(near) => failure.advise(format!("did you mean \"{near}\"?")),
             None => failure.hint(format!("`ate get {}` lists what there is", target.kind.plural())),
         }
     }

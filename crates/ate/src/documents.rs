@@ -6,16 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ate_api::{Error, Reason};
+use ate_api::{
+    Error, Reason,
+    resource::{self, Resource},
+};
 use serde_json::Value;
 
 use crate::{
     failure::{Outcome, Trying as _},
-    kind::{Kind, Scope},
+    kind::Kind,
 };
 
-/// An object is at most 1 MiB; a file of a thousand of them is a mistake.
-const MAX_FILE: u64 = 64 << 20;
+/// One byte more than is read of a text, so that one that is too long is seen to be.
+const MAX_FILE: u64 = resource::read::MAX_TEXT as u64 + 1;
 /// Deeper than anybody sorts their files; a link that leads back up ends here.
 const MAX_DEPTH: usize = 16;
 
@@ -90,55 +93,46 @@ fn read_file(file: &Path, default_namespace: &str) -> Outcome<Vec<Document>> {
 
 fn parse(text: &str, source: &str, directory: &Path, default_namespace: &str) -> Outcome<Vec<Document>> {
     let what = || format!("cannot apply {source}");
-    // JSON is YAML, so one parser does.
-    let values: Vec<Value> = serde_saphyr::from_multiple(text)
-        .map_err(|e| Error::new(Reason::Invalid, e.to_string().trim_end().to_owned()))
-        .trying(what)?;
-    let mut documents = Vec::new();
-    for value in values {
-        // A List is what `kubectl get -o yaml` writes for several objects.
-        let values = match value.get("items").and_then(Value::as_array) {
-            Some(items) if value["kind"] == "List" => items.clone(),
-            _ if value.is_null() => continue,
-            _ => vec![value],
-        };
-        for value in values {
-            documents.push(document(value, source, directory, default_namespace).trying(what)?);
-        }
-    }
-    Ok(documents)
+    let values = resource::documents(text.as_bytes()).trying(what)?;
+    values.into_iter().map(|value| document(value, source, directory, default_namespace).trying(what)).collect()
 }
 
 fn document(mut value: Value, source: &str, directory: &Path, default_namespace: &str) -> Result<Document, Error> {
-    let invalid = |message: String| Error::new(Reason::Invalid, message);
-    let word = value["kind"].as_str().ok_or_else(|| invalid("an object has no kind".into()))?;
-    let kind = Kind::parse(word)?;
-    let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    if name.is_empty() {
-        return Err(invalid(format!("an object of kind {word} has no metadata.name")));
-    }
-    if !kind.is_applicable() {
-        return Err(invalid(format!("a {kind} cannot be applied")).on(format!("{kind}/{name}")).hint(match kind {
-            Kind::Actor => "`ate create actor` makes one",
-            _ => "it reports what is; it cannot be written",
+    if let Some(kind) = value["kind"].as_str().and_then(|word| Kind::parse(word).ok())
+        && !kind.is_applicable()
+    {
+        let name = value["metadata"]["name"].as_str().unwrap_or_default();
+        let error =
+            Error::new(Reason::Invalid, format!("{} cannot be applied", kind.plural())).on(format!("{kind}/{name}"));
+        return Err(error.hint(match kind {
+            Kind::Actor => "`ate create actor` makes them",
+            _ => "they report what is; they cannot be written",
         }));
     }
-    if kind.scope() == Scope::Namespace && value["metadata"]["namespace"].as_str().unwrap_or_default().is_empty() {
-        value["metadata"]["namespace"] = default_namespace.into();
-    }
-    for container in value["spec"]["containers"].as_array_mut().into_iter().flatten() {
-        if let Some(image) = container["image"].as_str().and_then(|image| absolute_image(image, directory)) {
+    // Where the file is and which namespace is meant only this side knows.
+    let containers = value.pointer_mut("/spec/containers").and_then(Value::as_array_mut);
+    for container in containers.into_iter().flatten() {
+        if let Some(image) = container.get("image").and_then(Value::as_str).and_then(|i| absolute_image(i, directory)) {
             container["image"] = image.into();
         }
     }
-    Ok(Document { kind, source: source.to_owned(), value })
+    let is_namespaced = value["kind"].as_str().is_some_and(|kind| !Resource::is_cluster_scoped(kind));
+    if is_namespaced
+        && let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut)
+        && metadata.get("namespace").is_none_or(|n| n.is_null() || n == "")
+    {
+        metadata.insert("namespace".to_owned(), default_namespace.into());
+    }
+    let typed = resource::from_value(value.clone())?;
+    resource::check(&typed)?;
+    Ok(Document { kind: Kind::parse(typed.kind())?, source: source.to_owned(), value })
 }
 
-/// `oci:DIR` and `docker-archive:FILE` with a relative path: it counts from the file that says so, and the
+/// `oci:DIR`, `oci-archive:FILE` and `docker-archive:FILE` with a relative path: it counts from the file that says so, and the
 /// server does not know where that is.
 fn absolute_image(image: &str, directory: &Path) -> Option<String> {
     let (scheme, rest) = image.split_once(':')?;
-    if !matches!(scheme, "oci" | "docker-archive") || rest.starts_with('/') {
+    if !matches!(scheme, "oci" | "oci-archive" | "docker-archive") || rest.starts_with('/') {
         return None;
     }
     let mut path = directory.to_owned();
@@ -156,18 +150,21 @@ fn absolute_image(image: &str, directory: &Path) -> Option<String> {
 mod tests {
     use super::*;
 
-    const TEMPLATE: &str = "kind: ActorTemplate\nmetadata: {name: t}\nspec:\n  containers:\n  - image: oci:../img:v1\n";
+    const TEMPLATE: &str = "{apiVersion: ate.dev/v1alpha1, kind: ActorTemplate, metadata: {name: t}, spec: {\
+        containers: [{name: app, image: 'oci:../img:v1'}], snapshotsConfig: {location: default}}}\n";
+    const POOL: &str =
+        "{apiVersion: ate.dev/v1alpha1, kind: WorkerPool, metadata: {name: p}, spec: {replicas: 1, ateomImage: x}}\n";
+    const ATESPACE: &str = r#"{"apiVersion":"ate.dev/v1alpha1","kind":"Atespace","metadata":{"name":"team"}}"#;
 
     #[test]
     fn documents_come_in_the_order_in_which_they_are_needed() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("sub")).unwrap();
-        std::fs::write(dir.path().join("a.yaml"), format!("{TEMPLATE}---\nkind: WorkerPool\nmetadata: {{name: p}}\n"))
-            .unwrap();
-        std::fs::write(dir.path().join("sub/z.json"), r#"{"kind":"SandboxConfig","metadata":{"name":"c"}}"#).unwrap();
+        std::fs::write(dir.path().join("a.yaml"), format!("{TEMPLATE}---\n{POOL}")).unwrap();
+        std::fs::write(dir.path().join("sub/z.json"), ATESPACE).unwrap();
         std::fs::write(dir.path().join("notes.txt"), "not yaml: [").unwrap();
         let kinds: Vec<Kind> = read(&[dir.path().to_owned()], "default").unwrap().iter().map(|d| d.kind).collect();
-        assert_eq!(kinds, [Kind::SandboxConfig, Kind::WorkerPool, Kind::ActorTemplate]);
+        assert_eq!(kinds, [Kind::Atespace, Kind::WorkerPool, Kind::ActorTemplate]);
     }
 
     #[test]
@@ -175,6 +172,8 @@ mod tests {
         let documents = parse(TEMPLATE, "t.yaml", Path::new("/srv/app/deploy"), "prod").unwrap();
         assert_eq!(documents[0].value["spec"]["containers"][0]["image"], "oci:/srv/app/img:v1");
         assert_eq!(documents[0].value["metadata"]["namespace"], "prod");
+        let pool = &parse(POOL, "p.yaml", Path::new("/"), "prod").unwrap()[0].value;
+        assert_eq!(pool["spec"], serde_json::json!({"replicas": 1, "ateomImage": "x"}), "nothing else is added");
     }
 
     #[test]
@@ -186,16 +185,17 @@ mod tests {
 
     #[test]
     fn bad_documents_are_refused_with_the_place() {
-        for (text, expected) in [
-            ("kind: [", "x.yaml"),
-            ("metadata: {name: a}", "no kind"),
-            ("kind: WorkerPool", "no metadata.name"),
-            ("kind: Actor\nmetadata: {name: a}", "cannot be applied"),
-            ("kind: Pod\nmetadata: {name: a}", "there is no kind"),
+        let with_binary = TEMPLATE.replace("spec: {", "spec: {runsc: x, ");
+        for (text, expected, reason) in [
+            ("kind: [", "x.yaml", Reason::Invalid),
+            ("metadata: {name: a}", "kind", Reason::Invalid),
+            ("kind: Actor\nmetadata: {name: a}", "cannot be applied", Reason::Invalid),
+            ("kind: Pod\nmetadata: {name: a}", "unknown kind", Reason::Invalid),
+            (&with_binary, "runsc", Reason::UnknownField),
         ] {
             let failure = parse(text, "x.yaml", Path::new("/"), "default").unwrap_err();
             assert!(format!("{failure:?}").contains(expected), "{text}: {failure:?}");
-            assert_eq!(failure.code(), 2);
+            assert_eq!((failure.code(), failure.reason()), (2, Some(reason)));
         }
     }
 }

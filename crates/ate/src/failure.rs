@@ -85,10 +85,16 @@ impl Failure {
     }
 
     /// Adds advice unless the error brought its own.
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        if let Failure::Error { error, .. } = &mut self
-            && error.hint.is_empty()
-        {
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        match &self {
+            Failure::Error { error, .. } if error.hint.is_empty() => self.advise(hint),
+            _ => self,
+        }
+    }
+
+    /// Replaces the advice by a better one.
+    pub(crate) fn advise(mut self, hint: impl Into<String>) -> Self {
+        if let Failure::Error { error, .. } = &mut self {
             error.hint = hint.into();
         }
         self

@@ -20,7 +20,7 @@ const PROBING: &str = "Probing";
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
     Waiting(String),
-    Ready(String),
+    Ready,
     Failed { reason: String, message: String },
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn readiness(kind: Kind, value: &Value) -> Readiness {
     let why = if message.is_empty() { reason.clone() } else { message.clone() };
     match kind {
         Kind::ActorTemplate => match text(value, "/status/phase").as_str() {
-            "Ready" => Readiness::Ready(format!("golden snapshot made under {}", text(value, "/status/sandboxConfig"))),
+            "Ready" => Readiness::Ready,
             "Failed" => Readiness::Failed { reason, message },
             "" => Readiness::Waiting("not looked at yet".to_owned()),
             "ResumeGoldenActor" => Readiness::Waiting("starting the golden actor".to_owned()),
@@ -48,19 +48,19 @@ pub(crate) fn readiness(kind: Kind, value: &Value) -> Readiness {
             let ready = value.pointer("/status/readyReplicas").and_then(Value::as_u64).unwrap_or_default();
             let wanted = value.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or_default();
             match ready >= wanted && observed.is_some() {
-                true => Readiness::Ready(format!("{ready} workers")),
-                false if why.is_empty() => Readiness::Waiting(format!("{ready} of {wanted} workers")),
-                false => Readiness::Waiting(format!("{ready} of {wanted} workers ({why})")),
+                true => Readiness::Ready,
+                false if why.is_empty() => Readiness::Waiting(format!("{ready} of {wanted} workers are ready")),
+                false => Readiness::Waiting(why),
             }
         }
         Kind::SandboxConfig => match status.as_str() {
-            "True" => Readiness::Ready(format!("revision {}", text(value, "/status/revision"))),
+            "True" => Readiness::Ready,
             // Fetching and trying the binaries goes on; any other reason is the end of it.
             "False" if reason != PROBING => Readiness::Failed { reason, message },
             _ if why.is_empty() => Readiness::Waiting("not looked at yet".to_owned()),
             _ => Readiness::Waiting(why),
         },
-        _ => Readiness::Ready(String::new()),
+        _ => Readiness::Ready,
     }
 }
 
@@ -89,10 +89,7 @@ pub(crate) async fn until_ready(
                     progress.say(&message);
                     last = message;
                 }
-                Readiness::Ready(message) => {
-                    progress.say(&message);
-                    return Ok(object);
-                }
+                Readiness::Ready => return Ok(object),
                 Readiness::Failed { reason, message } => return Err(Failure::new(what(), failed(&reason, message))),
             }
         }
@@ -136,7 +133,7 @@ mod tests {
                 "conditions": [{"type": "Ready", "status": status, "reason": reason, "message": "m"}]}})
         };
         let of = |v| readiness(Kind::SandboxConfig, &v);
-        assert_eq!(of(config("True", "Verified", 2)), Readiness::Ready("revision 3".into()));
+        assert_eq!(of(config("True", "Verified", 2)), Readiness::Ready);
         assert_eq!(of(config("False", "Probing", 2)), Readiness::Waiting("m".into()));
         assert!(matches!(of(config("False", "AssetDigestMismatch", 2)), Readiness::Failed { .. }));
         assert!(

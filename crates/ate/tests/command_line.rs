@@ -93,7 +93,9 @@ fn without_a_server_the_error_says_how_to_get_one_and_ends_with_6() {
 fn an_apply_checks_every_file_before_it_looks_for_a_server() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
-    std::fs::write(path("a.yaml"), "kind: WorkerPool\nmetadata: {name: p}\n").unwrap();
+    let pool =
+        "apiVersion: ate.dev/v1alpha1\nkind: WorkerPool\nmetadata: {name: p}\nspec: {replicas: 1, ateomImage: x}\n";
+    std::fs::write(path("a.yaml"), pool).unwrap();
     std::fs::write(path("b.yaml"), "kind: WorkerPool\nmetadata: {nam").unwrap();
     let output = ate(&["--server", NOBODY, "apply", "-f", &path("")]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));

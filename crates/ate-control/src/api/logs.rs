@@ -26,18 +26,26 @@ impl Logs for LogsService {
         names::label("actor name", &r.name)?;
         let name = ActorName::new(r.atespace, r.name);
         let actor = self.0.db.actor(&name).await?.value;
+        let template = self.0.catalog.template(&actor.template, &actor.template_uid);
+        let mut containers: Vec<String> = match template {
+            Some(t) => t.value.resource.spec.containers.iter().map(|c| c.name.clone()).collect(),
+            None => vec![r.container.clone()],
+        };
         if !r.container.is_empty() {
             names::label("container", &r.container)?;
-            let template = self.0.catalog.template(&actor.template, &actor.template_uid);
-            let known = template.is_none_or(|t| t.value.resource.spec.containers.iter().any(|c| c.name == r.container));
-            if !known {
+            containers.retain(|c| *c == r.container);
+            if containers.is_empty() {
                 return Err(Error::new(Reason::NotFound, format!("the actor has no container {}", r.container))
                     .on(format!("actor/{name}"))
                     .into());
             }
         }
-        let lines = self.0.node.logs(&actor.uid, &r.container, r.tail_lines, r.follow).await?;
-        let stream = ReceiverStream::new(lines).map(|l| {
+        let mut lines = futures::stream::SelectAll::new();
+        for container in &containers {
+            let of_one = self.0.node.logs(&actor.uid, container, r.tail_lines, r.follow).await?;
+            lines.push(ReceiverStream::new(of_one));
+        }
+        let stream = lines.map(|l| {
             Ok(LogLine {
                 time: l.time,
                 container: l.container,

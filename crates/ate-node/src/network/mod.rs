@@ -10,7 +10,7 @@ mod subnet;
 use std::io;
 
 pub(crate) use egress::Egress;
-pub(crate) use link::{Link, Links};
+pub(crate) use link::{INTERFACE, Link, Links};
 pub use subnet::Cidr;
 
 #[derive(Debug, Clone, thiserror::Error)]

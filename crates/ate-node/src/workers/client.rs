@@ -1,6 +1,6 @@
 //! The node's end of the driver contract: one connection per worker over its unix socket, a limit on every call.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fs::File, os::fd::AsRawFd, time::Duration};
 
 use ate_api::{Error, Reason};
 use ateom::{
@@ -35,9 +35,16 @@ pub(crate) enum Start {
 
 impl Client {
     /// Connects and waits until the herder serves, which it does once its network is up.
-    pub(crate) async fn connect(socket: PathBuf, class: &str, limit: Duration) -> Result<(Self, pb::GetInfoResponse), Error> {
+    pub(crate) async fn connect(
+        dir: File,
+        socket: &str,
+        class: &str,
+        limit: Duration,
+    ) -> Result<(Self, pb::GetInfoResponse), Error> {
+        let socket = socket.to_owned();
         let connector = tower::service_fn(move |_| {
-            let socket = socket.clone();
+            // Through the descriptor, because the whole path may be longer than a socket's address can be.
+            let socket = format!("/proc/self/fd/{}/{socket}", dir.as_raw_fd());
             async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
         });
         // The address is only the HTTP authority.

@@ -18,6 +18,7 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{client::Client, process::Process};
 use crate::network::{INTERFACE, Link, Links};
@@ -34,6 +35,7 @@ const MAX_ANNOUNCEMENT: u64 = 128;
 /// Lines of a herder's log that explain its end.
 const LAST_WORDS: usize = 3;
 const MAX_LOG_LINE: u64 = 8 * 1024;
+const SOCKET: &str = "driver.sock";
 const RECORD: &str = "herder.json";
 /// What the herder may know of our environment: no credentials.
 const PASSED_ON: [&str; 3] = ["PATH", "RUST_LOG", "LANG"];
@@ -49,7 +51,8 @@ pub(crate) struct Herders {
 impl Herders {
     /// The herder of a class.
     pub(crate) fn program(&self, class: &str) -> Result<PathBuf, Error> {
-        let plain = !class.is_empty() && class.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let plain =
+            !class.is_empty() && class.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         let program = self.programs.join(format!("ateom-{class}"));
         if plain && program.is_file() {
             return Ok(program);
@@ -91,8 +94,14 @@ impl Herder {
         self.link.address
     }
 
-    /// Starts a herder and returns when it serves. After an error nothing is left.
-    pub(crate) async fn start(herders: &Herders, links: &Links, id: &WorkerId, class: &str) -> Result<Self, Error> {
+    /// Starts a herder and returns when it serves. After an error, or when called off, nothing is left.
+    pub(crate) async fn start(
+        herders: &Herders,
+        links: &Links,
+        id: &WorkerId,
+        class: &str,
+        called_off: &CancellationToken,
+    ) -> Result<Self, Error> {
         let dir = herders.workers.join(&id.0);
         make_dir(&dir).map_err(|e| io(&format!("create {}", dir.display()), &e))?;
         let link = match links.claim().await {
@@ -102,18 +111,11 @@ impl Herder {
                 return Err(Error::new(Reason::Unavailable, e.to_string()));
             }
         };
-        let started = start(herders, links, &link, &dir, class).await;
+        let started = start(herders, links, &link, &dir, class, called_off).await;
         match started {
-            Ok((child, lifeline, last_words, client, info)) => Ok(Herder {
-                child,
-                _lifeline: lifeline,
-                dir,
-                link,
-                links: links.clone(),
-                last_words,
-                client,
-                info,
-            }),
+            Ok((child, lifeline, last_words, client, info)) => {
+                Ok(Herder { child, _lifeline: lifeline, dir, link, links: links.clone(), last_words, client, info })
+            }
             Err(e) => {
                 clean(links, &link, &dir).await;
                 Err(e)
@@ -148,10 +150,17 @@ impl Herder {
 
 type Started = (Child, Option<ChildStdin>, Arc<Mutex<Vec<String>>>, Client, GetInfoResponse);
 
-async fn start(herders: &Herders, links: &Links, link: &Link, dir: &Path, class: &str) -> Result<Started, Error> {
-    let socket = dir.join("driver.sock");
+async fn start(
+    herders: &Herders,
+    links: &Links,
+    link: &Link,
+    dir: &Path,
+    class: &str,
+    called_off: &CancellationToken,
+) -> Result<Started, Error> {
     let mut command = herders.command(class)?;
-    command.arg("serve").arg("--socket").arg(&socket).arg("--work-dir").arg(dir.join("work"));
+    // A socket's address has 108 bytes, a data directory may be deeper: both ends name it relative to the directory.
+    command.current_dir(dir).args(["serve", "--socket", SOCKET]).arg("--work-dir").arg(dir.join("work"));
     command.args(["--interface", INTERFACE, "--address", &link.address_with_prefix()]);
     command.args(["--gateway", &link.gateway.to_string()]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -167,9 +176,14 @@ async fn start(herders: &Herders, links: &Links, link: &Link, dir: &Path, class:
         let inner = announced(stdout).await?;
         record(dir, &[shim, inner]).map_err(|e| io("record the herder", &e))?;
         links.hand_over(link, inner).await.map_err(|e| failed(&e.to_string()))?;
-        Client::connect(socket, class, CONNECT).await
+        let dir = std::fs::File::open(dir).map_err(|e| io("open the worker's directory", &e))?;
+        Client::connect(dir, SOCKET, class, CONNECT).await
     };
-    match up.await {
+    let up = tokio::select! {
+        up = up => up,
+        () = called_off.cancelled() => Err(failed("it is not wanted any more")),
+    };
+    match up {
         Ok((client, info)) => Ok((child, lifeline, last_words, client, info)),
         Err(mut e) => {
             let _ = child.start_kill();

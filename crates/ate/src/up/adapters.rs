@@ -11,7 +11,7 @@ use ate_api::{
     Error,
     id::{Activation, ActorName},
 };
-use ate_control::Traffic;
+use ate_control::{Control, Traffic};
 use ate_router::{Route, RouteTable, Waker};
 
 /// The router's table as the control plane sees it.
@@ -33,5 +33,20 @@ impl Traffic for Routes {
     }
     fn invalidate(&self, actor: &ActorName, activation: Activation) {
         self.0.invalidate(actor, activation);
+    }
+}
+
+/// The control plane's last word comes this long before the router gives up, so that whoever waits is told why.
+const ANSWER_IN_TIME: Duration = Duration::from_millis(500);
+
+/// The control plane as the router sees it.
+pub(crate) struct Wake(pub(crate) Control);
+
+#[async_trait]
+impl Waker for Wake {
+    async fn wake(&self, actor: &ActorName, deadline: Instant) -> Result<Route, Error> {
+        let deadline = deadline.checked_sub(ANSWER_IN_TIME).unwrap_or(deadline);
+        let running = self.0.resume(actor, false, deadline).await?;
+        Ok(Route { addr: running.address, activation: running.activation, default_port: running.default_port })
     }
 }

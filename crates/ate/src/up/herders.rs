@@ -1,7 +1,6 @@
-//! Finds the herders: programs named `ateom-CLASS`, beside this one or on the PATH.
+//! Finds the herders: programs named `ateom-CLASS` in one directory, by default that of this program.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -20,27 +19,27 @@ pub(crate) struct Herder {
     pub program: PathBuf,
 }
 
-/// Every herder there is, one for each class: those beside this program come first, then the PATH in its order.
-pub(crate) fn find() -> Vec<Herder> {
+/// Where this program is; the herders are installed beside it.
+pub(crate) fn default_dir() -> PathBuf {
     let own = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned()));
-    find_in(own.into_iter().chain(path_dirs()))
+    own.unwrap_or_else(|| "/usr/local/bin".into())
 }
 
-fn find_in(directories: impl Iterator<Item = PathBuf>) -> Vec<Herder> {
-    let mut found = BTreeMap::new();
-    for directory in directories {
-        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let Some(class) = name.to_str().and_then(|n| n.strip_prefix(PREFIX)) else { continue };
-            // Also leaves out ateom-gvisor.d and the like, which a build puts beside the program.
-            let is_label =
-                !class.is_empty() && class.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-            if is_label && let Some(program) = executable(&entry.path()) {
-                found.entry(class.to_owned()).or_insert(program);
-            }
+/// Every herder in a directory, by class.
+pub(crate) fn find(directory: &Path) -> Vec<Herder> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(class) = name.to_str().and_then(|n| n.strip_prefix(PREFIX)) else { continue };
+        // Also leaves out ateom-gvisor.d and the like, which a build puts beside the program.
+        let is_label =
+            !class.is_empty() && class.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if is_label && let Some(program) = executable(&entry.path()) {
+            found.push(Herder { class: class.to_owned(), program });
         }
     }
-    found.into_iter().map(|(class, program)| Herder { class, program }).collect()
+    found.sort_by(|a, b| a.class.cmp(&b.class));
+    found
 }
 
 impl Herder {
@@ -87,21 +86,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_executable_of_a_class_is_taken_and_other_files_are_not() {
-        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let program = |dir: &tempfile::TempDir, name: &str, mode: u32| {
+    fn only_executables_named_after_a_class_are_herders() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, mode) in
+            [("ateom-microvm", 0o755), ("ateom-gvisor", 0o755), ("ateom-gvisor.d", 0o755), ("ateom-plain", 0o644)]
+        {
             let path = dir.path().join(name);
             std::fs::write(&path, "").unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            path
-        };
-        let gvisor = program(&first, "ateom-gvisor", 0o755);
-        program(&first, "ateom-gvisor.d", 0o755);
-        program(&first, "ateom-plain", 0o644);
-        program(&second, "ateom-gvisor", 0o755);
-        let microvm = program(&second, "ateom-microvm", 0o755);
-        let found = find_in([first.path().to_owned(), second.path().to_owned(), "/no/such/dir".into()].into_iter());
-        let expected = [("gvisor", gvisor), ("microvm", microvm)];
-        assert_eq!(found, expected.map(|(class, program)| Herder { class: class.into(), program }));
+        }
+        let classes: Vec<String> = find(dir.path()).into_iter().map(|h| h.class).collect();
+        assert_eq!(classes, ["gvisor", "microvm"]);
+        assert!(find(Path::new("/no/such/dir")).is_empty());
     }
 }

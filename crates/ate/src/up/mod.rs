@@ -1,18 +1,31 @@
 //! `ate up`: control plane, node agent and router in one process, in the foreground.
 
+mod adapters;
 mod data_dir;
 mod first_start;
 pub(crate) mod herders;
 mod listen;
 pub(crate) mod settings;
 mod signals;
+mod system;
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf, time::Instant};
 
+use ate_api::{Error, Reason};
+use ate_control::Classes;
 use clap::Args;
 
-use self::settings::{Given, Settings};
-use crate::failure::Outcome;
+use self::{
+    listen::{ApiListener, reachable},
+    settings::{Given, Settings},
+    signals::{INTERRUPTED, Signals},
+    system::System,
+};
+use crate::{
+    client::Client,
+    failure::{Failure, Outcome, Trying as _},
+    show::print,
+};
 
 /// Start everything on this machine: control plane, node and router in one process.
 ///
@@ -36,7 +49,94 @@ pub(crate) struct Up {
 
 impl Up {
     pub(crate) async fn run(self) -> Outcome {
-        let _settings = Settings::resolve(self.given, self.config.as_deref())?;
-        Ok(())
+        let settings = Settings::resolve(self.given, self.config.as_deref())?;
+        log_to_stderr(&settings.log)?;
+        let mut signals = Signals::listen()?;
+        // What may be refused comes first, so that nothing has to be undone.
+        let _lock = data_dir::lock(&settings.data_dir)?;
+        let classes = classes(&settings)?;
+        let api = ApiListener::bind(&settings.listen).await?;
+        let router = listen::tcp(settings.router_listen, "--router-listen").await?;
+        let server = api.server()?;
+        let routed = reachable(router.local_addr().trying(|| "cannot listen".to_owned())?);
+        introduce(&settings, &server, routed.port(), &classes);
+
+        let system = tokio::select! {
+            started = System::start(&settings, api, router, routed.port(), classes.clone()) => started?,
+            () = signals.next() => return Err(Failure::Silent(INTERRUPTED)),
+        };
+        let ended = tokio::select! {
+            ready = ready(&settings, &server, routed, &classes) => match ready {
+                Ok(()) => {
+                    signals.next().await;
+                    Ok(())
+                }
+                Err(failure) => Err(failure),
+            },
+            () = signals.next() => Ok(()),
+        };
+        signals.end_at_next();
+        print("ending: suspending what runs (a second signal ends at once)\n");
+        system.stop().await;
+        if let Some(file) = &settings.ready_file {
+            let _ = std::fs::remove_file(file);
+        }
+        print("ended\n");
+        ended
     }
+}
+
+/// Says where things are.
+fn introduce(settings: &Settings, server: &str, router_port: u16, classes: &Classes) {
+    let mut names: Vec<String> =
+        classes.values().map(|c| format!("{} ({} {})", c.name, c.driver_name, c.driver_version)).collect();
+    names.sort_unstable();
+    print(&format!(
+        "ate {}\n  data       {}\n  API        {server}\n  router     \
+         http://ACTOR.ATESPACE.localhost:{router_port}/\n  sandboxes  {}\n",
+        env!("CARGO_PKG_VERSION"),
+        settings.data_dir.display(),
+        names.join(", ")
+    ));
+}
+
+/// Makes the first configuration if there is none, and says that all is ready.
+async fn ready(settings: &Settings, server: &str, router: SocketAddr, classes: &Classes) -> Outcome {
+    let begun = Instant::now();
+    if !settings.empty {
+        let client = Client::connect(server).await?;
+        if let Err(failure) = first_start::configure(&client, classes, settings.workers).await {
+            // The user may still configure it by hand, so this is no reason to end.
+            failure.report();
+        }
+    }
+    if let Some(file) = &settings.ready_file {
+        let what = || format!("cannot write {}", file.display());
+        // Renamed into place: whoever waits for it never reads half of it.
+        let new = file.with_extension("new");
+        std::fs::write(&new, format!("server={server}\nrouter={router}\n")).trying(what)?;
+        std::fs::rename(&new, file).trying(what)?;
+    }
+    print(&format!("ready after {:.1}s; try: ate run IMAGE --name hello\n", begun.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// What the installed herders say of their classes.
+fn classes(settings: &Settings) -> Outcome<Classes> {
+    let found = herders::find(&settings.herder_dir);
+    if found.is_empty() {
+        let message = format!("there is no herder (a program ateom-CLASS) in {}", settings.herder_dir.display());
+        return Err(Error::new(Reason::NotFound, message)
+            .hint("put ateom-gvisor beside the ate program, or name its directory with --herder-dir"))
+        .trying(|| "cannot start".to_owned());
+    }
+    found.iter().map(|herder| Ok((herder.class.clone(), herder.describe()?))).collect()
+}
+
+fn log_to_stderr(filter: &str) -> Outcome {
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(filter).map_err(|e| Failure::Usage(format!("--log {filter}: {e}")))?;
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
+    Ok(())
 }

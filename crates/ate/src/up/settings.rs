@@ -3,9 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use ate_api::{Error, Reason};
+use ate_node::network::Cidr;
 use clap::Args;
 use serde::Deserialize;
 
+use super::herders;
 use crate::failure::{Outcome, Trying as _};
 
 pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/ate";
@@ -25,9 +27,18 @@ pub(crate) struct Given {
     /// Address of the router, where actors are reached over HTTP [default: 127.0.0.1:8000].
     #[arg(long, env = "ATE_ROUTER_LISTEN", value_name = "ADDRESS")]
     pub router_listen: Option<SocketAddr>,
-    /// Where suspended actors go: file://, s3:// or gs:// [default: a folder in the data directory].
-    #[arg(long, env = "ATE_OBJECTS", value_name = "URL")]
-    pub objects: Option<String>,
+    /// Where templates whose snapshot location is "default" keep suspended actors [default: in the data directory].
+    #[arg(long, env = "ATE_OBJECTS_DIR", value_name = "DIR")]
+    pub objects_dir: Option<PathBuf>,
+    /// Where the herders (programs ateom-CLASS) are [default: beside this program].
+    #[arg(long, env = "ATE_HERDER_DIR", value_name = "DIR")]
+    pub herder_dir: Option<PathBuf>,
+    /// Addresses of workers [default: 100.64.0.0/10].
+    #[arg(long, env = "ATE_WORKER_CIDR", value_name = "CIDR")]
+    pub worker_cidr: Option<String>,
+    /// Whether actors may reach what this machine reaches [default: true].
+    #[arg(long, env = "ATE_EGRESS", value_name = "BOOL")]
+    pub egress: Option<bool>,
     /// Make nothing on a first start.
     #[arg(long)]
     #[serde(skip)]
@@ -74,7 +85,11 @@ pub(crate) struct Settings {
     pub data_dir: PathBuf,
     pub listen: Listen,
     pub router_listen: SocketAddr,
-    pub objects: String,
+    pub objects_dir: PathBuf,
+    pub herder_dir: PathBuf,
+    pub worker_cidr: Cidr,
+    pub egress: bool,
+    pub empty: bool,
     pub workers: u32,
     pub log: String,
     pub ready_file: Option<PathBuf>,
@@ -93,7 +108,8 @@ impl Settings {
             }
         };
         let data_dir = flags.data_dir.or(file.data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into());
-        let data_dir = std::path::absolute(&data_dir).trying(|| format!("cannot use {}", data_dir.display()))?;
+        let absolute = |dir: PathBuf| std::path::absolute(&dir).trying(|| format!("cannot use {}", dir.display()));
+        let data_dir = absolute(data_dir)?;
         let address = |text: &str| text.parse().map_err(|e| Error::new(Reason::Internal, format!("{e}")));
         Ok(Settings {
             listen: match flags.listen.or(file.listen) {
@@ -104,10 +120,17 @@ impl Settings {
                 Some(listen) => listen,
                 None => address(DEFAULT_ROUTER_LISTEN).trying(String::new)?,
             },
-            objects: flags
-                .objects
-                .or(file.objects)
-                .unwrap_or_else(|| format!("file://{}", data_dir.join("objects").display())),
+            objects_dir: absolute(flags.objects_dir.or(file.objects_dir).unwrap_or_else(|| data_dir.join("objects")))?,
+            herder_dir: flags.herder_dir.or(file.herder_dir).unwrap_or_else(herders::default_dir),
+            worker_cidr: match flags.worker_cidr.or(file.worker_cidr) {
+                None => Cidr::DEFAULT,
+                Some(text) => text
+                    .parse()
+                    .map_err(|e: <Cidr as std::str::FromStr>::Err| Error::new(Reason::Invalid, e.to_string()))
+                    .trying(|| "cannot use --worker-cidr".to_owned())?,
+            },
+            egress: flags.egress.or(file.egress).unwrap_or(true),
+            empty: flags.empty,
             workers: flags.workers.or(file.workers).unwrap_or_else(cores),
             log: flags.log.or(file.log).unwrap_or_else(|| "warn".to_owned()),
             ready_file: flags.ready_file.or(file.ready_file),
@@ -135,7 +158,7 @@ mod tests {
         assert_eq!(settings.listen, Listen::Unix("/run/ate.sock".into()));
         assert_eq!(settings.workers, 7);
         assert_eq!(settings.router_listen, DEFAULT_ROUTER_LISTEN.parse().unwrap());
-        assert_eq!(settings.objects, "file:///from/flag/objects");
+        assert_eq!(settings.objects_dir, PathBuf::from("/from/flag/objects"));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::{Outcome, Trying as _};
 
-/// Exit code after the second signal, as shells give it for an interrupted program.
-const INTERRUPTED: i32 = 130;
+/// Exit code of a program that a signal ended before its time, as shells give it.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 pub(crate) struct Signals {
     interrupt: Signal,
@@ -31,7 +31,7 @@ impl Signals {
         tokio::spawn(async move {
             self.next().await;
             eprintln!("ending at once");
-            std::process::exit(INTERRUPTED);
+            std::process::exit(INTERRUPTED.into());
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use ate_api::{Error, v1::apply_response::Outcome as Applied};
+use ate_api::v1::apply_response::Outcome as Applied;
 use clap::Args;
 
 use super::duration;
@@ -10,7 +10,7 @@ use crate::{
     cli::Global,
     client::Client,
     documents::{self, Document},
-    failure::{Failure, Outcome},
+    failure::{Outcome, Trying as _},
     kind::Scope,
     progress::Progress,
     show::print,
@@ -20,8 +20,8 @@ use crate::{
 
 /// Create or change objects from files.
 ///
-/// Reads YAML or JSON, several documents in one file. All of them are checked before the first is sent, and they are
-/// applied in the order in which they need each other: atespaces, sandbox configs, pools, templates.
+/// Reads YAML or JSON, several documents in one file. All of them are read and checked before the first is sent, and
+/// they are applied in the order in which they need each other: atespaces, sandbox configs, pools, templates.
 #[derive(Args)]
 #[command(after_help = "Examples:
   ate apply -f examples/counter.yaml
@@ -47,16 +47,14 @@ impl Apply {
     pub(crate) async fn run(self, global: &Global) -> Outcome {
         let documents = documents::read(&self.filename, global.spaces.namespace())?;
         let client = Client::connect(&global.server).await?;
-        self.check(&client, &documents).await?;
-        if self.dry_run {
-            return Ok(());
-        }
+        let note = if self.dry_run { " (dry run)" } else { "" };
         for document in &documents {
-            let applied = client.apply(&document.value, false).await;
-            let applied = applied.map_err(|e| failure(document, e))?;
-            print(&format!("{} {}\n", target(document), word(applied.outcome())));
+            let target = target(document);
+            let applied = client.apply(&document.value, self.dry_run).await;
+            let applied = applied.trying(|| format!("cannot apply {}: {target}", document.source))?;
+            print(&format!("{target} {}{note}\n", word(applied.outcome())));
         }
-        if self.wait {
+        if self.wait && !self.dry_run {
             for document in &documents {
                 let target = target(document);
                 let mut progress = Progress::spinner(target.to_string());
@@ -67,32 +65,6 @@ impl Apply {
         }
         Ok(())
     }
-
-    /// Asks the server about every object; if it refuses any, tells all of them and changes nothing.
-    async fn check(&self, client: &Client, documents: &[Document]) -> Outcome {
-        let mut refused: Option<u8> = None;
-        for document in documents {
-            match client.apply(&document.value, true).await {
-                Ok(checked) if self.dry_run => {
-                    print(&format!("{} {} (dry run)\n", target(document), word(checked.outcome())));
-                }
-                Ok(_) => {}
-                Err(e) => {
-                    let failure = failure(document, e);
-                    failure.report();
-                    refused.get_or_insert(failure.code());
-                }
-            }
-        }
-        match refused {
-            Some(code) => Err(Failure::Silent(code)),
-            None => Ok(()),
-        }
-    }
-}
-
-fn failure(document: &Document, error: Error) -> Failure {
-    Failure::new(format!("cannot apply {}: {}", document.source, target(document)), error)
 }
 
 fn target(document: &Document) -> Target {
@@ -104,6 +76,7 @@ fn target(document: &Document) -> Target {
     Target { kind: document.kind, space: space.to_owned(), name: metadata["name"].as_str().map(str::to_owned) }
 }
 
+/// What happened to the object.
 pub(crate) fn word(outcome: Applied) -> &'static str {
     match outcome {
         Applied::Created => "created",

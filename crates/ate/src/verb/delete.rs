@@ -88,8 +88,8 @@ async fn delete(client: &Client, target: &Target) -> Outcome {
         }
         Kind::Worker | Kind::Snapshot | Kind::Asset => {
             return Err(Failure::Usage(format!(
-                "a {} cannot be deleted by hand; it goes when nothing needs it",
-                target.kind
+                "{} cannot be deleted by hand; they go when nothing needs them",
+                target.kind.plural()
             )));
         }
         _ => client.delete(target).await?,

@@ -39,7 +39,7 @@ enum Form {
 impl Doctor {
     pub(crate) fn run(self) -> Outcome {
         let mut groups = vec![("machine".to_owned(), machine(&self.data_dir))];
-        let found = herders::find();
+        let found = herders::find(&herders::default_dir());
         if found.is_empty() {
             groups.push(("sandboxes".to_owned(), vec![no_herder()]));
         }
@@ -160,7 +160,7 @@ fn space(data_dir: &std::path::Path) -> Check {
 }
 
 fn no_herder() -> Check {
-    let fix = "put ateom-gvisor beside the ate program or on the PATH";
+    let fix = "put ateom-gvisor beside the ate program";
     check("herders", false, "no program ateom-CLASS was found", fix)
 }
 

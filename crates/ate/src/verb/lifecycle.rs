@@ -101,6 +101,6 @@ fn actors(what: &[String], global: &Global) -> Outcome<Vec<Target>> {
     match targets.iter().find(|t| t.kind != Kind::Actor || t.name.is_none()) {
         None => Ok(targets),
         Some(t) if t.kind == Kind::Actor => Err(Failure::Usage("name the actor: actor NAME".to_owned())),
-        Some(t) => Err(Failure::Usage(format!("only actors can be moved, a {} cannot", t.kind))),
+        Some(t) => Err(Failure::Usage(format!("only actors can be moved, {} cannot", t.kind.plural()))),
     }
 }

@@ -51,7 +51,7 @@ impl Logs {
             return Err(Failure::Usage("logs shows one actor at a time".to_owned()));
         };
         let (Kind::Actor, Some(name)) = (actor.kind, actor.name.clone()) else {
-            return Err(Failure::Usage(format!("only actors have logs, a {} has none", actor.kind)));
+            return Err(Failure::Usage(format!("only actors have logs, {} have none", actor.kind.plural())));
         };
         let client = Client::connect(&global.server).await?;
         let request = TailRequest {

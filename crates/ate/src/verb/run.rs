@@ -181,7 +181,7 @@ fn url(served: &str, router: &str, actor: &Target, port: u16) -> String {
     let router_port = router.rsplit(':').next().unwrap_or_default();
     let url = match served {
         "" => format!("http://{name}.{}.localhost:{router_port}/", actor.space),
-        served => served.to_owned(),
+        served => format!("{}/", served.trim_end_matches('/')),
     };
     match port {
         HTTP_PORT => url,

@@ -1,0 +1,226 @@
+//! Activation and preparation: from digests to verified paths, then to the worker.
+//!
+//! On the clock between a request and its first byte: no process, no directory scan, no fsync. What a
+//! preparation did ahead is only looked up.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use ate_agent::{Activate, Activated, Prepare, PrepareKey, SnapshotLocation, SnapshotRef, Source, Template};
+use ate_api::{Error, Reason, id::Digest, resource::template::Scope};
+use ate_snapshot::LocalSnapshot;
+use ateom::driver as pb;
+
+use crate::{
+    node::Inner,
+    pins::Use,
+    workers::{Command, Seat, Start},
+    workload::{Part, assemble, image_digest, manifest_images},
+};
+
+/// Workloads that are kept assembled; a template has one, each a few kilobytes.
+const KEPT: usize = 4096;
+
+/// Assembled workloads by template and images.
+#[derive(Default)]
+pub(crate) struct Plans(Mutex<HashMap<Digest, Arc<pb::Workload>>>);
+
+/// Where the time goes, in microseconds.
+struct Steps {
+    last: Instant,
+    us: BTreeMap<String, u64>,
+}
+
+impl Steps {
+    fn mark(&mut self, step: &str) {
+        let now = Instant::now();
+        let us = u64::try_from((now - self.last).as_micros()).unwrap_or(u64::MAX);
+        self.us.insert(step.to_owned(), us);
+        self.last = now;
+    }
+}
+
+impl Inner {
+    pub(crate) async fn activate(&self, activate: Activate) -> Result<Activated, Error> {
+        let (object, limit) = (format!("actor/{}", activate.actor.name), activate.timeout);
+        match tokio::time::timeout(limit, self.start(activate)).await {
+            Ok(result) => result.map_err(|e| e.on(object)),
+            Err(_) => {
+                Err(Error::new(Reason::DeadlineExceeded, format!("activation took longer than {limit:?}")).on(object))
+            }
+        }
+    }
+
+    async fn start(&self, activate: Activate) -> Result<Activated, Error> {
+        let begun = Instant::now();
+        let mut steps = Steps { last: begun, us: BTreeMap::new() };
+        let Activate { worker, actor, activation, template, sandbox, source, timeout } = activate;
+        self.fence.admit(&actor.uid, activation)?;
+        self.pins.pin(&worker, Use::Active, &template, &sandbox);
+        let verified = self.context.verified.ensure(&sandbox).await?;
+        steps.mark("node.assets");
+        let workload = self.workload(&template).await?;
+        steps.mark("node.images");
+
+        let log_dir = self.log_dir(&actor.uid);
+        make_log_dir(&log_dir)?;
+        let mut about = pb::Activation {
+            number: activation.0,
+            identity: Some(pb::Identity {
+                atespace: actor.name.atespace.clone(),
+                name: actor.name.name.clone(),
+                uid: actor.uid.to_string(),
+                template_namespace: template.name.namespace.clone(),
+                template_name: template.name.name.clone(),
+            }),
+            log_dir: log_dir.to_string_lossy().into_owned(),
+            timeout_ms: 0,
+            data_archive: String::new(),
+        };
+        let seat = Box::new(Seat {
+            images: manifest_images(&template)?,
+            template: template.name,
+            template_uid: template.uid,
+            spec_digest: template.spec_digest,
+            actor,
+            activation,
+            sandbox,
+        });
+        let snapshot = match &source {
+            Source::Boot => None,
+            Source::Snapshot(snapshot) => Some((snapshot.scope, self.matching_snapshot(snapshot, &seat).await?)),
+        };
+        steps.mark("node.snapshot");
+
+        // The herder is given less than the caller waits, so that its own error arrives in time.
+        let left = timeout.saturating_sub(begun.elapsed()).mul_f64(0.95).max(Duration::from_millis(1));
+        about.timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+        let (sandbox, workload) = (Some(verified), Some((*workload).clone()));
+        let start = match snapshot {
+            Some((Scope::Full, snapshot)) => {
+                let snapshot_dir = path(snapshot.files_dir());
+                let activation = Some(about);
+                Start::Restore(Box::new(pb::RestoreRequest { activation, sandbox, workload, snapshot_dir }))
+            }
+            Some((Scope::Data, snapshot)) => {
+                about.data_archive = data_archive(&snapshot)?;
+                Start::Run(Box::new(pb::RunRequest { activation: Some(about), sandbox, workload }))
+            }
+            None => Start::Run(Box::new(pb::RunRequest { activation: Some(about), sandbox, workload })),
+        };
+        let started = self.workers.ask(&worker, |reply| Command::Start { seat, start, limit: left, reply }).await?;
+        steps.mark("node.herder");
+        let mut steps_us = steps.us;
+        steps_us.extend(started.steps_us.into_iter().map(|(step, us)| (format!("herder.{step}"), us)));
+        Ok(Activated { address: started.address.into(), prepared: started.prepared, steps_us })
+    }
+
+    pub(crate) async fn prepare(&self, prepare: Prepare) -> Result<(), Error> {
+        let Prepare { worker, template, sandbox, snapshot } = prepare;
+        self.pins.pin(&worker, Use::Prepared, &template, &sandbox);
+        let key = PrepareKey { template_uid: template.uid.clone(), sandbox: sandbox.key() };
+        let verified = self.context.verified.ensure(&sandbox).await?;
+        let workload = self.workload(&template).await?;
+        if let Some(snapshot) = &snapshot {
+            self.snapshot(snapshot).await?;
+        }
+        let request = pb::PrepareRequest { sandbox: Some(verified), workload: Some((*workload).clone()) };
+        self.workers.ask(&worker, |reply| Command::Prepare { key, request: Box::new(request), reply }).await
+    }
+
+    /// The node's verified copy; fetched if it is not here.
+    pub(crate) async fn snapshot(&self, snapshot: &SnapshotRef) -> Result<LocalSnapshot, Error> {
+        Ok(match &snapshot.location {
+            SnapshotLocation::Local => self.local.get(&snapshot.manifest).await?,
+            SnapshotLocation::External { prefix } => {
+                self.repository.fetch(&prefix.parse()?, &snapshot.manifest, &self.local).await?
+            }
+        })
+    }
+
+    /// The snapshot, if it may be restored here, under these binaries, for this actor.
+    async fn matching_snapshot(&self, snapshot: &SnapshotRef, seat: &Seat) -> Result<LocalSnapshot, Error> {
+        // All that can be refused is refused before anything large is fetched.
+        let check = |m: &ate_snapshot::Manifest| -> Result<(), Error> {
+            m.check_platform(&self.context.platform)?;
+            m.check_sandbox(&seat.sandbox)?;
+            m.check_owner(&seat.actor.uid, &seat.template_uid, &seat.spec_digest)?;
+            if m.scope != snapshot.scope {
+                let message = format!("the manifest's scope is {:?}, recorded is {:?}", m.scope, snapshot.scope);
+                return Err(Error::new(Reason::ManifestInvalid, message));
+            }
+            if m.scope == Scope::Full && m.images != seat.images {
+                let message = "the snapshot was made from other images than the template's";
+                return Err(Error::new(Reason::ManifestInvalid, message));
+            }
+            Ok(())
+        };
+        let object = || format!("snapshot/{}", snapshot.manifest.short());
+        if let SnapshotLocation::External { prefix } = &snapshot.location {
+            match self.local.get(&snapshot.manifest).await {
+                Ok(found) => return check(&found.manifest).map(|()| found).map_err(|e| e.on(object())),
+                Err(_) => {
+                    let (manifest, _) = self.repository.read_manifest(&prefix.parse()?, &snapshot.manifest).await?;
+                    check(&manifest).map_err(|e| e.on(object()))?;
+                }
+            }
+        }
+        let found = self.snapshot(snapshot).await.map_err(|e| e.on(object()))?;
+        check(&found.manifest).map_err(|e| e.on(object()))?;
+        Ok(found)
+    }
+
+    /// The template's workload, from memory when nothing changed. Every image is made sure of.
+    async fn workload(&self, template: &Template) -> Result<Arc<pb::Workload>, Error> {
+        let mut parts = Vec::with_capacity(template.spec.containers.len());
+        let mut text = format!("{}\0{}", template.uid, template.spec_digest);
+        for container in &template.spec.containers {
+            let image = self.images.ensure(&container.image, image_digest(template, container)?).await?;
+            text.push('\0');
+            text.push_str(image.digest.as_str());
+            parts.push(Part { container, image });
+        }
+        let key = Digest::of(text.as_bytes());
+        if let Some(known) = self.plans.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(known.clone());
+        }
+        let workload = Arc::new(assemble(template, &parts).await?);
+        let mut plans = self.plans.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if plans.len() >= KEPT {
+            plans.clear();
+        }
+        plans.insert(key, workload.clone());
+        Ok(workload)
+    }
+}
+
+/// A files-only snapshot is one archive, or nothing if the actor has no durable directories.
+fn data_archive(snapshot: &LocalSnapshot) -> Result<String, Error> {
+    match snapshot.manifest.files.as_slice() {
+        [] => Ok(String::new()),
+        [file] => Ok(path(&snapshot.files_dir().join(&file.name))),
+        files => {
+            let message = format!("a snapshot of durable directories has one file, not {}", files.len());
+            Err(Error::new(Reason::ManifestInvalid, message))
+        }
+    }
+}
+
+fn make_log_dir(dir: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt;
+    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            let reason = if crate::disk::is_full(&e) { Reason::DiskFull } else { Reason::Unavailable };
+            Err(Error::new(reason, format!("cannot create {}: {e}", dir.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn path(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

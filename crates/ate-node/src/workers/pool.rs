@@ -1,0 +1,290 @@
+//! One pool: keeps the wanted number of workers alive, replaces lost ones with a growing pause.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use ate_agent::{PoolSpec, WorkerPhase, WorkerReport};
+use ate_api::id::{ObjectName, WorkerId};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Context, Directory,
+    herder::Herder,
+    seat::Command,
+    worker::{End, Worker},
+};
+
+const BACKOFF: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// A worker that lived this long did not fail because of how it was started.
+const SETTLED: Duration = Duration::from_secs(60);
+/// Commands that wait for a worker to look at them; it never takes long to look.
+const COMMANDS: usize = 32;
+/// Of a pool's name, in the names of its workers.
+const NAME_LEN: usize = 24;
+
+pub(super) struct Pool {
+    spec: watch::Sender<PoolSpec>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    verifying: JoinHandle<()>,
+}
+
+impl Pool {
+    pub(super) fn start(spec: PoolSpec, context: Context, directory: Directory) -> Self {
+        let (tx, rx) = watch::channel(spec);
+        let stop = CancellationToken::new();
+        let verifying = tokio::spawn(keep_verified(context.clone(), rx.clone()));
+        let keeper = Keeper {
+            context,
+            directory,
+            spec: rx,
+            stop: stop.clone(),
+            tasks: JoinSet::new(),
+            members: HashMap::new(),
+            losses: 0,
+        };
+        Pool { spec: tx, stop, task: tokio::spawn(keeper.run()), verifying }
+    }
+
+    pub(super) fn set(&self, spec: PoolSpec) {
+        self.spec.send_if_modified(|old| {
+            let changed = *old != spec;
+            *old = spec;
+            changed
+        });
+    }
+
+    pub(super) fn sandbox(&self) -> ate_sandbox::SandboxRef {
+        self.spec.borrow().sandbox.clone()
+    }
+
+    /// Ends all workers; each has its own bound.
+    pub(super) async fn end(self) {
+        self.verifying.abort();
+        self.stop.cancel();
+        let _ = self.task.await;
+    }
+}
+
+struct Member {
+    class: String,
+    /// Leaves when it is idle; cancelled with the pool's `stop`.
+    retire: CancellationToken,
+}
+
+struct Keeper {
+    context: Context,
+    directory: Directory,
+    spec: watch::Receiver<PoolSpec>,
+    stop: CancellationToken,
+    tasks: JoinSet<(WorkerId, Ended)>,
+    members: HashMap<WorkerId, Member>,
+    /// In a row, without one that settled.
+    losses: u32,
+}
+
+struct Ended {
+    end: End,
+    settled: bool,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut may_start = Instant::now();
+        loop {
+            self.spec.mark_unchanged();
+            self.balance(Instant::now() >= may_start);
+            let pause = may_start.saturating_duration_since(Instant::now());
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                changed = self.spec.changed() => if changed.is_err() { break },
+                Some(ended) = self.tasks.join_next() => {
+                    if let Some(pause) = self.gone(ended) {
+                        may_start = Instant::now() + pause;
+                    }
+                }
+                () = sleep(pause), if !pause.is_zero() => (),
+            }
+        }
+        while let Some(ended) = self.tasks.join_next().await {
+            self.gone(ended);
+        }
+    }
+
+    /// Starts and retires until the number is right.
+    fn balance(&mut self, may_start: bool) {
+        let spec = self.spec.borrow().clone();
+        for member in self.members.values().filter(|m| m.class != spec.sandbox.class) {
+            member.retire.cancel();
+        }
+        let mut staying: Vec<WorkerId> =
+            self.members.iter().filter(|(_, m)| !m.retire.is_cancelled()).map(|(id, _)| id.clone()).collect();
+        let wanted = spec.replicas as usize;
+        // Those that hold nobody leave first.
+        staying.sort_by_key(|id| match self.context.hub.worker(id).map(|r| r.phase) {
+            None | Some(WorkerPhase::Starting) => 0,
+            Some(WorkerPhase::Ready) => 1,
+            Some(WorkerPhase::Busy) => 2,
+        });
+        for id in staying.iter().take(staying.len().saturating_sub(wanted)) {
+            self.members[id].retire.cancel();
+        }
+        if may_start {
+            for _ in staying.len()..wanted {
+                self.add(&spec);
+            }
+        }
+    }
+
+    fn add(&mut self, spec: &PoolSpec) {
+        let id = new_id(&spec.name);
+        let retire = self.stop.child_token();
+        let (tx, commands) = mpsc::channel(COMMANDS);
+        self.directory.lock().insert(id.clone(), tx);
+        let life = Life {
+            id: id.clone(),
+            context: self.context.clone(),
+            spec: self.spec.clone(),
+            class: spec.sandbox.class.clone(),
+            commands,
+            stop: self.stop.clone(),
+            retire: retire.clone(),
+        };
+        self.members.insert(id.clone(), Member { class: spec.sandbox.class.clone(), retire });
+        self.tasks.spawn(async move {
+            let ended = life.live().await;
+            (id, ended)
+        });
+    }
+
+    /// Forgets a worker. The pause before the next may start, if it was lost.
+    fn gone(&mut self, ended: Result<(WorkerId, Ended), tokio::task::JoinError>) -> Option<Duration> {
+        let (id, Ended { end, settled }) = match ended {
+            Ok(ended) => ended,
+            Err(e) => {
+                // The panic took the worker's id with it; the directory's entry is closed and answers "lost".
+                tracing::error!("a worker's task failed: {e}");
+                return Some(MAX_BACKOFF);
+            }
+        };
+        self.members.remove(&id);
+        self.directory.lock().remove(&id);
+        let message = match end {
+            End::Stopped => {
+                self.context.hub.lost(&id, "stopped".to_owned());
+                return None;
+            }
+            End::Lost(message) => message,
+        };
+        tracing::warn!(worker = %id, "worker lost: {message}");
+        self.context.hub.lost(&id, message);
+        self.losses = if settled { 1 } else { self.losses.saturating_add(1) };
+        Some(MAX_BACKOFF.min(BACKOFF * 2u32.saturating_pow(self.losses - 1)))
+    }
+}
+
+/// Unique among all workers that ever were: 48 random bits behind the pool's name.
+fn new_id(pool: &ObjectName) -> WorkerId {
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    let name: String = pool.name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(NAME_LEN).collect();
+    WorkerId(format!("{name}-{}", &random[..12]))
+}
+
+/// One worker from its first wish to its end.
+struct Life {
+    id: WorkerId,
+    context: Context,
+    spec: watch::Receiver<PoolSpec>,
+    class: String,
+    commands: mpsc::Receiver<Command>,
+    stop: CancellationToken,
+    retire: CancellationToken,
+}
+
+impl Life {
+    async fn live(mut self) -> Ended {
+        let Some(herder) = self.start().await else { return Ended { end: End::Stopped, settled: false } };
+        let since = Instant::now();
+        let worker = Worker::new(self.id, self.context, herder, self.spec);
+        let end = worker.run(&mut self.commands, &self.stop, &self.retire).await;
+        Ended { end, settled: since.elapsed() >= SETTLED }
+    }
+
+    /// Assets first, then the herder; tries again until both are there or nobody wants the worker any more.
+    async fn start(&mut self) -> Option<Herder> {
+        let mut pause = BACKOFF;
+        loop {
+            let sandbox = self.spec.borrow_and_update().sandbox.clone();
+            let names: Vec<&str> = sandbox.assets.iter().map(|a| a.name.as_str()).collect();
+            self.report(&format!("waiting for {} of {}", names.join(", "), sandbox.config_label()));
+            let started = async {
+                tokio::select! {
+                    verified = self.context.verified.ensure(&sandbox) => drop(verified?),
+                    () = self.retire.cancelled() => return Ok(None),
+                }
+                self.report("starting the herder");
+                let Context { herders, links, .. } = &self.context;
+                Herder::start(herders, links, &self.id, &self.class, &self.retire).await.map(Some)
+            };
+            match started.await {
+                Ok(herder) => return herder,
+                Err(_) if self.retire.is_cancelled() => return None,
+                Err(e) => {
+                    tracing::warn!(worker = %self.id, "worker cannot start, trying again: {e}");
+                    self.report(&e.to_string());
+                }
+            }
+            tokio::select! {
+                () = sleep(pause) => pause = MAX_BACKOFF.min(pause * 2),
+                () = self.retire.cancelled() => return None,
+                // Another configuration may do better, at once.
+                Ok(()) = self.spec.changed() => pause = BACKOFF,
+            }
+        }
+    }
+
+    fn report(&self, message: &str) {
+        let spec = self.spec.borrow();
+        self.context.hub.report(WorkerReport {
+            id: self.id.clone(),
+            pool: spec.name.clone(),
+            labels: spec.labels.clone(),
+            class: self.class.clone(),
+            phase: WorkerPhase::Starting,
+            address: std::net::Ipv4Addr::UNSPECIFIED.into(),
+            platform: (*self.context.platform).clone(),
+            configs: Vec::new(),
+            prepared: None,
+            message: message.to_owned(),
+        });
+    }
+}
+
+/// Keeps the pool's binaries on the node, also when its configuration changes while workers go on under the old one.
+async fn keep_verified(context: Context, mut spec: watch::Receiver<PoolSpec>) {
+    let mut pause = BACKOFF;
+    loop {
+        let sandbox = spec.borrow_and_update().sandbox.clone();
+        match context.verified.ensure(&sandbox).await {
+            Ok(_) => {
+                pause = BACKOFF;
+                if spec.changed().await.is_err() {
+                    return;
+                }
+            }
+            Err(e) => {
+                tracing::warn!(config = sandbox.config_label(), "assets are missing, trying again: {e}");
+                sleep(pause).await;
+                pause = MAX_BACKOFF.min(pause * 2);
+            }
+        }
+    }
+}

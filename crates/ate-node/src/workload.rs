@@ -1,0 +1,215 @@
+//! From a template and its images to what a herder runs: every value final, nothing left to look up.
+//!
+//! Containers behave as users of containers expect: `command` stands in place of the image's entrypoint *and* its
+//! command; the template's environment wins over the image's; directory and user are the image's.
+
+use std::sync::Arc;
+
+use ate_agent::Template;
+use ate_api::{
+    Error, Reason,
+    id::Digest,
+    resource::template::{Container, EnvVar},
+};
+use ate_snapshot::manifest;
+use ateom::driver as pb;
+use prost::Message;
+
+use crate::images::{Image, ImageConfig, User};
+
+/// What a program finds when its image says nothing, as other container runtimes have it.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A template's container with the image it runs.
+pub(crate) struct Part<'a> {
+    pub(crate) container: &'a Container,
+    pub(crate) image: Arc<Image>,
+}
+
+/// The digest a template's image was resolved to.
+pub(crate) fn image_digest<'a>(template: &'a Template, container: &Container) -> Result<&'a Digest, Error> {
+    template.images.get(&container.image).ok_or_else(|| {
+        let message = format!("no digest was recorded for image `{}`", container.image);
+        Error::new(Reason::ImageNotFound, message).on(format!("template/{}", template.name))
+    })
+}
+
+/// What the manifest of a snapshot says about images.
+pub(crate) fn manifest_images(template: &Template) -> Result<Vec<manifest::Image>, Error> {
+    let image = |c: &Container| {
+        let digest = image_digest(template, c)?.clone();
+        Ok(manifest::Image { container: c.name.clone(), reference: c.image.clone(), digest })
+    };
+    template.spec.containers.iter().map(image).collect()
+}
+
+/// Puts everything together. Reads user names from the images' files.
+pub(crate) async fn assemble(template: &Template, parts: &[Part<'_>]) -> Result<pb::Workload, Error> {
+    let mut containers = Vec::with_capacity(parts.len());
+    for Part { container, image } in parts {
+        let user = image.user(&image.config.user).await.map_err(Error::from)?;
+        let layers = image.layers.iter().map(|l| l.to_string_lossy().into_owned()).collect();
+        let assembled = assemble_container(container, &image.config, &user, layers);
+        containers.push(assembled.map_err(|e| e.on(format!("template/{}", template.name)))?);
+    }
+    let durable = template.spec.volumes.iter().filter(|v| v.durable_dir.is_some());
+    let volumes = durable.map(|v| pb::Volume { name: v.name.clone() }).collect();
+    let mut workload = pb::Workload { containers, volumes, key: String::new() };
+    // Over everything that is run: the same for each activation of a template, another for another template.
+    let identity = format!("{}\0{}\0", template.uid, template.spec_digest);
+    workload.key = Digest::of(&[identity.as_bytes(), &workload.encode_to_vec()].concat()).to_string();
+    Ok(workload)
+}
+
+fn assemble_container(
+    container: &Container,
+    image: &ImageConfig,
+    user: &User,
+    layers: Vec<String>,
+) -> Result<pb::Container, Error> {
+    let args = match container.command.is_empty() {
+        false => container.command.clone(),
+        true => [image.entrypoint.clone(), image.cmd.clone()].concat(),
+    };
+    if args.is_empty() {
+        let message = format!(
+            "container `{}`: neither the template nor image `{}` names a command",
+            container.name, container.image
+        );
+        return Err(Error::new(Reason::Invalid, message).hint("set `command` in the template"));
+    }
+    let readyz = container.readyz.as_ref().map(|r| pb::Readyz {
+        path: r.http_get.path.clone(),
+        port: r.http_get.port.clamp(0, i32::from(u16::MAX)).unsigned_abs(),
+    });
+    let mounts = container.volume_mounts.iter();
+    Ok(pb::Container {
+        name: container.name.clone(),
+        layers,
+        args,
+        env: environment(image, &container.env, user).map_err(|e| e.on(format!("container/{}", container.name)))?,
+        cwd: image.workdir.clone(),
+        uid: user.uid,
+        gid: user.gid,
+        additional_gids: user.additional_gids.clone(),
+        readyz,
+        mounts: mounts.map(|m| pb::Mount { volume: m.name.clone(), path: m.mount_path.clone() }).collect(),
+    })
+}
+
+/// The image's variables with the template's over them; PATH and HOME if neither has them.
+fn environment(image: &ImageConfig, template: &[EnvVar], user: &User) -> Result<Vec<String>, Error> {
+    let mut env = image.env.clone();
+    for var in template {
+        let Some(value) = value(var)? else { continue };
+        set(&mut env, format!("{}={value}", var.name));
+    }
+    for default in [DEFAULT_PATH.to_owned(), format!("HOME={}", user.home)] {
+        if !env.iter().any(|v| name(v) == name(&default)) {
+            env.push(default);
+        }
+    }
+    Ok(env)
+}
+
+/// `None`: an optional secret that is not there.
+fn value(var: &EnvVar) -> Result<Option<&str>, Error> {
+    match (&var.value, &var.value_from) {
+        (Some(value), _) => Ok(Some(value)),
+        (None, None) => Ok(Some("")),
+        (None, Some(from)) if from.secret_key_ref.optional == Some(true) => Ok(None),
+        (None, Some(from)) => {
+            let secret = &from.secret_key_ref;
+            let message = format!(
+                "variable `{}` comes from key `{}` of secret `{}`, and there are no secrets on a single machine",
+                var.name, secret.key, secret.name
+            );
+            Err(Error::new(Reason::Invalid, message).hint("give the variable a `value`, or mark the secret `optional`"))
+        }
+    }
+}
+
+fn set(env: &mut Vec<String>, new: String) {
+    match env.iter_mut().find(|v| name(v) == name(&new)) {
+        Some(old) => *old = new,
+        None => env.push(new),
+    }
+}
+
+fn name(variable: &str) -> &str {
+    variable.split_once('=').map_or(variable, |(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use ate_api::resource::template::{EnvVarSource, SecretKeyRef};
+
+    use super::*;
+
+    fn image() -> ImageConfig {
+        ImageConfig {
+            entrypoint: vec!["/server".into()],
+            cmd: vec!["--quiet".into()],
+            env: vec!["A=image".into(), "B=image".into()],
+            workdir: "/srv".into(),
+            user: "app".into(),
+            exposed_ports: vec![80],
+            labels: Default::default(),
+        }
+    }
+
+    fn user() -> User {
+        User { uid: 7, gid: 8, additional_gids: vec![9], home: "/home/app".into() }
+    }
+
+    fn container() -> Container {
+        serde_json::from_str(r#"{"name": "main", "image": "i"}"#).unwrap()
+    }
+
+    fn var(name: &str, value: &str) -> EnvVar {
+        EnvVar { name: name.into(), value: Some(value.into()), value_from: None }
+    }
+
+    fn secret(optional: Option<bool>) -> EnvVar {
+        let secret_key_ref = SecretKeyRef { name: "s".into(), key: "k".into(), optional };
+        EnvVar { name: "S".into(), value: None, value_from: Some(EnvVarSource { secret_key_ref }) }
+    }
+
+    #[test]
+    fn an_image_runs_its_entrypoint_with_its_command_in_its_directory_as_its_user() {
+        let c = assemble_container(&container(), &image(), &user(), vec!["/l".into()]).unwrap();
+        assert_eq!(c.args, ["/server", "--quiet"]);
+        assert_eq!((c.cwd.as_str(), c.uid, c.gid, c.additional_gids), ("/srv", 7, 8, vec![9]));
+    }
+
+    #[test]
+    fn the_templates_command_replaces_entrypoint_and_command() {
+        let container = Container { command: vec!["/other".into()], ..container() };
+        assert_eq!(assemble_container(&container, &image(), &user(), vec![]).unwrap().args, ["/other"]);
+    }
+
+    #[test]
+    fn an_image_without_a_command_is_refused_when_the_template_names_none() {
+        let image = ImageConfig { entrypoint: vec![], cmd: vec![], ..image() };
+        let error = assemble_container(&container(), &image, &user(), vec![]).unwrap_err();
+        assert_eq!(error.reason, Reason::Invalid);
+        assert!(error.message.contains("main"), "{error}");
+    }
+
+    #[test]
+    fn the_templates_environment_wins_and_what_nobody_sets_has_a_default() {
+        let env = environment(&image(), &[var("B", "template"), var("C", "")], &user()).unwrap();
+        assert_eq!(env, ["A=image", "B=template", "C=", DEFAULT_PATH, "HOME=/home/app"]);
+        let own = environment(&image(), &[var("PATH", "/p"), var("HOME", "/h")], &user()).unwrap();
+        assert_eq!(own, ["A=image", "B=image", "PATH=/p", "HOME=/h"]);
+    }
+
+    #[test]
+    fn a_secret_is_refused_unless_it_is_optional() {
+        let error = environment(&image(), &[secret(None)], &user()).unwrap_err();
+        assert_eq!(error.reason, Reason::Invalid);
+        assert!(error.message.contains("`S`") && !error.hint.is_empty(), "{error}");
+        let env = environment(&image(), &[secret(Some(true))], &user()).unwrap();
+        assert!(!env.iter().any(|v| v.starts_with("S=")));
+    }
+}
