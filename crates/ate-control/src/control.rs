@@ -104,8 +104,8 @@ impl Control {
         let _ = tokio::time::timeout_at((deadline + Duration::from_secs(1)).into(), self.core.tasks.wait()).await;
     }
 
-    /// Ends the background work at once and suspends nothing. What still runs is put to rest at the next start.
-    pub fn stop(&self) {
+    /// Ends the background work and suspends nothing.
+    pub(crate) fn stop(&self) {
         self.core.stop.cancel();
     }
 }

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod api;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod catalog;
 mod control;
 mod core;

@@ -137,8 +137,9 @@ impl Core {
         }
         tx = tx.put(guard, to_json(&name)?);
         let Some(Stored { value: other, .. }) = current else { return Ok((tx, None)) };
-        let Some(old) = self.catalog.configs.get(&other) else { return Ok((tx, None)) };
-        let mut displaced = (*old.value).clone();
+        // From the store: whoever wrote the guard may not have come to update the memory yet.
+        let Some(old) = self.db.get_json::<ConfigRecord>(&keys::config(&other)).await? else { return Ok((tx, None)) };
+        let mut displaced = old.value;
         displaced.resource.spec.default = false;
         displaced.resource.metadata.generation += 1;
         let generation = displaced.resource.metadata.generation;

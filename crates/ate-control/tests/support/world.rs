@@ -28,7 +28,8 @@ pub struct World {
     pub node: Script,
     pub api: ControlClient<Channel>,
     pub resources: ResourcesClient<Channel>,
-    server: tokio::task::JoinHandle<()>,
+    /// The server lives in a runtime of its own, which can be killed.
+    process: Option<tokio::runtime::Runtime>,
     dir: Arc<tempfile::TempDir>,
     options: Options,
 }
@@ -127,45 +128,39 @@ impl World {
     }
 
     async fn open(options: Options, dir: Arc<tempfile::TempDir>, node: Script) -> World {
-        let store = Arc::new(EmbeddedStore::open(dir.path().join("store")).unwrap());
-        let control = Control::start(options.clone(), store, Arc::new(node.clone()), Arc::new(NoTraffic), classes())
-            .await
-            .unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let routes = control.services().await;
-        let server = tokio::spawn(async move {
-            let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-            tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(incoming).await.unwrap();
+        let process = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (path, script, with) = (dir.path().join("store"), Arc::new(node.clone()), options.clone());
+        let served = process.spawn(async move {
+            let store = Arc::new(EmbeddedStore::open(path).unwrap());
+            let control = Control::start(with, store, script, Arc::new(NoTraffic), classes()).await.unwrap();
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let routes = control.services().await;
+            tokio::spawn(async move {
+                let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+                tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(incoming).await.unwrap();
+            });
+            (control, address)
         });
+        let (control, address) = served.await.unwrap();
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         let api = ControlClient::new(channel.clone());
-        World { control, node, api, resources: ResourcesClient::new(channel), server, dir, options }
+        let resources = ResourcesClient::new(channel);
+        World { control, node, api, resources, process: Some(process), dir, options }
     }
 
     /// The whole process dies and starts again: new control plane over the same store, a node without workers.
-    pub async fn restart(self) -> World {
-        self.server.abort();
-        let _ = self.server.await;
-        self.control.stop();
-        drop((self.api, self.resources, self.control));
-        let old = self.node.with(|s| (s.snapshots.clone(), s.highest.clone()));
+    pub async fn restart(mut self) -> World {
+        self.process.take().unwrap().shutdown_background();
+        let (dir, options, old) = (self.dir.clone(), self.options.clone(), self.node.clone());
+        drop(self);
+        // The store is free once the last task of the dead process is gone.
+        let path = dir.path().join("store");
+        eventually("the store is free", async || EmbeddedStore::open(&path).is_ok()).await;
         let node = Script::new();
-        node.with(|s| (s.snapshots, s.highest) = old);
-        let dir = self.dir;
-        // The store's lock goes with the last task that holds it.
-        let end = Instant::now() + PATIENCE;
-        loop {
-            match EmbeddedStore::open(dir.path().join("store")) {
-                Ok(store) => {
-                    drop(store);
-                    break;
-                }
-                Err(e) => assert!(Instant::now() < end, "{e}"),
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        World::open(self.options, dir, node).await
+        let kept = old.with(|s| (s.snapshots.clone(), s.highest.clone()));
+        node.with(|s| (s.snapshots, s.highest) = kept);
+        World::open(options, dir, node).await
     }
 
     pub async fn apply(&self, object: Value) -> Result<v1::ApplyResponse, Error> {
@@ -282,4 +277,12 @@ pub fn reference(atespace: &str, name: &str) -> Option<ateapi::ActorRef> {
 
 pub fn name(name: &str) -> ActorName {
     ActorName::new("default", name)
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.shutdown_background();
+        }
+    }
 }

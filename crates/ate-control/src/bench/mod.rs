@@ -1,0 +1,138 @@
+//! How fast the control plane alone is: gRPC over loopback, the durable embedded store, a node agent that does
+//! nothing. Says nothing about sandboxes, and is built only with the feature `bench`.
+
+mod load;
+mod node;
+mod preload;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ate_api::{
+    Error, Reason,
+    v1::{self, resources_client::ResourcesClient},
+};
+use ate_sandbox::{ClassDescriptor, HostNeeds, Registry, registry::Herder};
+use ate_store::Store;
+use serde::Serialize;
+use serde_json::json;
+use tonic::transport::Channel;
+
+use crate::{Control, NoTraffic, Options};
+
+/// What is measured.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// Actors in the store, each suspended with a snapshot of its own.
+    pub actors: usize,
+    /// Callers at once, each resuming and suspending one actor after the other.
+    pub concurrency: usize,
+    pub warm_up: Duration,
+    pub duration: Duration,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Figures {
+    pub actors: usize,
+    pub concurrency: usize,
+    pub cycles: usize,
+    pub cycles_per_s: f64,
+    pub resume_p50_ms: f64,
+    pub resume_p95_ms: f64,
+    pub suspend_p50_ms: f64,
+    pub suspend_p95_ms: f64,
+    pub preload_s: f64,
+}
+
+const CLASS: &str = "bench";
+const CONTRACT: u32 = 1;
+
+/// Runs one load against an empty store.
+///
+/// # Errors
+/// Whatever the control plane answers that is not a success.
+pub async fn run(load: &Load, store: Arc<dyn Store>) -> Result<Figures, Error> {
+    let options =
+        Options { tick: Duration::from_secs(1), collect_interval: Duration::from_secs(3600), ..Options::default() };
+    let node = Arc::new(node::IdleNode::new(load.concurrency * 2));
+    let control = Control::start(options, store, node, Arc::new(NoTraffic), registry()?).await?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(|e| broken(&e))?;
+    let address = listener.local_addr().map_err(|e| broken(&e))?;
+    let routes = control.services().await;
+    let server = tokio::spawn(async move {
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        tonic::transport::Server::builder().tcp_nodelay(true).add_routes(routes).serve_with_incoming(incoming).await
+    });
+    let url = format!("http://{address}");
+    let template = set_up(&url, load.concurrency * 2).await?;
+    let started = Instant::now();
+    preload::actors(&control.core, &template, load.actors).await?;
+    let preload_s = started.elapsed().as_secs_f64();
+    let figures = load::run(load, &url, preload_s).await;
+    control.stop();
+    server.abort();
+    figures
+}
+
+fn registry() -> Result<Registry, Error> {
+    let descriptor = ClassDescriptor {
+        name: CLASS.to_owned(),
+        driver_name: "none".to_owned(),
+        driver_version: "0".to_owned(),
+        contract_version: CONTRACT,
+        required_assets: Vec::new(),
+        config: Default::default(),
+        host_needs: HostNeeds::default(),
+    };
+    Registry::of([Herder { descriptor, program: "none".into() }], CONTRACT).map_err(|e| broken(&e))
+}
+
+/// Configuration, pool, atespace and template, until the template is ready.
+async fn set_up(url: &str, workers: usize) -> Result<ate_api::id::ObjectName, Error> {
+    let channel = connect(url).await?;
+    let mut resources = ResourcesClient::new(channel);
+    let head =
+        |kind: &str, name: &str| json!({"apiVersion": "ate.dev/v1alpha1", "kind": kind, "metadata": {"name": name}});
+    let with = |mut object: serde_json::Value, spec: serde_json::Value| {
+        object["spec"] = spec;
+        object
+    };
+    let objects = [
+        with(head("SandboxConfig", CLASS), json!({"sandboxClass": CLASS, "default": true})),
+        with(head("WorkerPool", "pool"), json!({"replicas": workers, "ateomImage": "none", "sandboxClass": CLASS})),
+        with(head("Atespace", "bench"), json!({})),
+        with(
+            head("ActorTemplate", "bench"),
+            json!({"containers": [{"name": "app", "image": "oci:/none"}], "snapshotsConfig": {"location": "default"},
+                "sandboxClass": CLASS, "idleTimeout": "0"}),
+        ),
+    ];
+    for object in objects {
+        let request = v1::ApplyRequest { json: object.to_string().into_bytes(), dry_run: false };
+        resources.apply(request).await.map_err(|s| Error::from(&s))?;
+    }
+    let reference = v1::ObjectRef { kind: "ActorTemplate".into(), namespace: "default".into(), name: "bench".into() };
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        let object = resources.get(reference.clone()).await.map_err(|s| Error::from(&s))?.into_inner();
+        let object: serde_json::Value = serde_json::from_slice(&object.json).map_err(|e| broken(&e))?;
+        if object["status"]["phase"] == "Ready" {
+            return Ok(ate_api::id::ObjectName::new("default", "bench"));
+        }
+        if Instant::now() > end {
+            return Err(Error::new(Reason::TemplateNotReady, object["status"].to_string()));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn connect(url: &str) -> Result<Channel, Error> {
+    let endpoint = Channel::from_shared(url.to_owned()).map_err(|e| broken(&e))?.tcp_nodelay(true);
+    endpoint.connect().await.map_err(|e| broken(&e))
+}
+
+fn broken(e: &dyn std::fmt::Display) -> Error {
+    Error::new(Reason::Internal, e.to_string())
+}

@@ -1,0 +1,182 @@
+//! Declared resources: what is refused, what follows, what is protected.
+
+mod support;
+
+use ate_api::{Reason, v1::apply_response::Outcome};
+use serde_json::json;
+use support::{
+    node::Fault,
+    world::{World, atespace, eventually, options, pool, sandbox_config, template},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_of_a_configuration_makes_a_revision_and_snapshots_stay_under_theirs() {
+    let w = World::ready(options(), 2).await;
+    w.create("old").await.unwrap();
+    w.resume("old").await.unwrap();
+    w.suspend("old").await.unwrap();
+    let answer = w.apply(sandbox_config("gvisor-default", 'b', true)).await.unwrap();
+    assert_eq!(answer.outcome(), Outcome::Configured);
+    eventually("the pool runs the new revision", async || {
+        w.get("WorkerPool", "pool").await.unwrap()["status"]["sandboxConfig"] == "gvisor-default@2"
+    })
+    .await;
+    w.apply(template("later")).await.unwrap();
+    w.template_ready("later").await;
+    assert_eq!(w.get("ActorTemplate", "later").await.unwrap()["status"]["sandboxConfig"], "gvisor-default@2");
+    w.resume("old").await.unwrap();
+    let last = w.node.with(|s| s.calls.iter().rfind(|c| c.starts_with("activate")).cloned()).unwrap();
+    assert!(last.ends_with("gvisor-default@1"), "{last}");
+    w.suspend("old").await.unwrap();
+    assert_eq!(w.get("Actor", "old").await.unwrap()["status"]["sandboxConfig"], "gvisor-default@1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn applying_the_same_again_changes_nothing() {
+    let w = World::ready(options(), 1).await;
+    for object in
+        [sandbox_config("gvisor-default", 'a', true), pool("pool", 1), atespace("default"), template("counter")]
+    {
+        assert_eq!(w.apply(object.clone()).await.unwrap().outcome(), Outcome::Unchanged, "{object}");
+    }
+    let config = w.get("SandboxConfig", "gvisor-default").await.unwrap();
+    assert_eq!(config["status"]["revision"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_default_takes_the_place_of_the_one_before() {
+    let w = World::empty(options()).await;
+    w.apply(sandbox_config("one", 'a', true)).await.unwrap();
+    w.apply(sandbox_config("two", 'b', true)).await.unwrap();
+    let one = w.get("SandboxConfig", "one").await.unwrap();
+    assert!(one["spec"]["default"].is_null(), "{one}");
+    assert!(one["status"]["conditions"].to_string().contains("two was applied with default: true"), "{one}");
+    let all = futures::future::join_all((0..8).map(|i| {
+        let w = &w;
+        async move { w.apply(sandbox_config(&format!("c{i}"), 'c', true)).await.unwrap() }
+    }))
+    .await;
+    assert_eq!(all.len(), 8);
+    let mut defaults = 0;
+    for name in (0..8).map(|i| format!("c{i}")).chain(["one".into(), "two".into()]) {
+        defaults += usize::from(w.get("SandboxConfig", &name).await.unwrap()["spec"]["default"] == true);
+    }
+    assert_eq!(defaults, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_work_is_refused_when_written() {
+    let w = World::ready(options(), 1).await;
+    let mut unknown_class = sandbox_config("x", 'a', false);
+    unknown_class["spec"]["sandboxClass"] = json!("nosuch");
+    assert_eq!(w.apply(unknown_class).await.unwrap_err().reason, Reason::UnknownSandboxClass);
+    let mut bad_setting = sandbox_config("x", 'a', false);
+    bad_setting["spec"]["config"] = json!({"nosuch": 1});
+    assert_eq!(w.apply(bad_setting).await.unwrap_err().reason, Reason::UnknownField);
+    let mut other_arch = sandbox_config("x", 'a', false);
+    let assets = other_arch["spec"]["assets"].take();
+    other_arch["spec"]["assets"] = json!({"s390x": assets["amd64"]});
+    let e = w.apply(other_arch).await.unwrap_err();
+    assert!(e.message.contains("amd64"), "{e}");
+    let mut names_binary = template("x");
+    names_binary["spec"]["runsc"] = json!({"url": "file:///tmp/evil"});
+    assert_eq!(w.apply(names_binary).await.unwrap_err().reason, Reason::UnknownField);
+    let mut changed = template("counter");
+    changed["spec"]["containers"][0]["image"] = json!("oci:/images/other");
+    assert_eq!(w.apply(changed).await.unwrap_err().reason, Reason::Immutable);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_template_that_needs_more_than_the_binaries_can_is_refused_before_anything_starts() {
+    let w = World::empty(options()).await;
+    w.node.with(|s| s.capabilities = vec!["snapshot.full".into()]);
+    w.apply(sandbox_config("gvisor-default", 'a', true)).await.unwrap();
+    w.apply(pool("pool", 1)).await.unwrap();
+    eventually("the configuration is tried", async || {
+        w.get("SandboxConfig", "gvisor-default").await.unwrap()["status"]["capabilities"] == json!(["snapshot.full"])
+    })
+    .await;
+    let mut two = template("two");
+    two["spec"]["containers"] = json!([{"name": "a", "image": "oci:/a"}, {"name": "b", "image": "oci:/b"}]);
+    let e = w.apply(two).await.unwrap_err();
+    assert_eq!(e.reason, Reason::MissingCapability, "{e}");
+    assert_eq!(w.node.count("activate"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_need_cannot_be_deleted() {
+    let w = World::ready(options(), 1).await;
+    for i in 0..12 {
+        w.create(&format!("a{i:02}")).await.unwrap();
+    }
+    for (kind, name) in [("Atespace", "default"), ("ActorTemplate", "counter"), ("SandboxConfig", "gvisor-default")] {
+        let e = w.delete(kind, name).await.unwrap_err();
+        assert_eq!(e.reason, Reason::InUse, "{kind}: {e}");
+    }
+    let e = w.delete("Atespace", "default").await.unwrap_err();
+    assert!(e.message.contains("12 actors") && e.message.contains("a09") && !e.message.contains("a10"), "{e}");
+    // Refused deletions leave everything usable.
+    w.create("more").await.unwrap();
+    for name in (0..12).map(|i| format!("a{i:02}")).chain(["more".to_owned()]) {
+        w.remove(&name).await.unwrap();
+    }
+    w.delete("Atespace", "default").await.unwrap();
+    w.delete("ActorTemplate", "counter").await.unwrap();
+    w.delete("WorkerPool", "pool").await.unwrap();
+    eventually("the pool is gone", async || w.get("WorkerPool", "pool").await.is_err()).await;
+    w.delete("SandboxConfig", "gvisor-default").await.unwrap();
+    eventually("every snapshot is deleted", async || w.node.with(|s| s.snapshots.is_empty())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_that_shrinks_suspends_its_actors_first() {
+    let w = World::ready(options(), 3).await;
+    for name in ["a", "b", "c"] {
+        w.create(name).await.unwrap();
+        w.resume(name).await.unwrap();
+    }
+    w.apply(pool("pool", 1)).await.unwrap();
+    eventually("one worker is left", async || w.node.with(|s| s.reports.len()) == 1).await;
+    assert_eq!(w.node.seated().len(), 1);
+    for name in ["a", "b", "c"] {
+        assert_eq!(w.get("Actor", name).await.unwrap()["status"]["lostActivations"], 0, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_golden_snapshot_that_fails_is_tried_again_and_then_said_to_have_failed() {
+    let w = World::empty(options()).await;
+    w.apply(sandbox_config("gvisor-default", 'a', true)).await.unwrap();
+    w.apply(pool("pool", 1)).await.unwrap();
+    eventually("the pool is ready", async || {
+        w.get("WorkerPool", "pool").await.unwrap()["status"]["readyReplicas"] == 1
+    })
+    .await;
+    w.node.fault("activate", Fault::Fail(Reason::NotReady));
+    w.apply(template("slow")).await.unwrap();
+    w.template_ready("slow").await;
+    for _ in 0..4 {
+        w.node.fault("activate", Fault::Fail(Reason::NotReady));
+    }
+    w.apply(template("broken")).await.unwrap();
+    eventually("it has failed", async || {
+        w.get("ActorTemplate", "broken").await.unwrap()["status"]["phase"] == "Failed"
+    })
+    .await;
+    w.apply(atespace("default")).await.unwrap();
+    w.create_from("default", "a", "broken").await.unwrap();
+    let e = w.resume("a").await.unwrap_err();
+    assert_eq!(e.reason, Reason::TemplateNotReady);
+    assert!(e.message.contains("NOT_READY"), "{e}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_binary_that_does_not_match_its_digest_shows_in_the_conditions() {
+    let w = World::empty(options()).await;
+    w.node.fault("probe", Fault::Fail(Reason::AssetDigestMismatch));
+    w.apply(sandbox_config("bad", 'a', true)).await.unwrap();
+    eventually("the condition says so", async || {
+        w.get("SandboxConfig", "bad").await.unwrap()["status"]["conditions"].to_string().contains("AssetDigestMismatch")
+    })
+    .await;
+}
