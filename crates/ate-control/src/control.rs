@@ -7,13 +7,14 @@ use std::{
 
 use ate_agent::NodeAgent;
 use ate_api::{Error, id::ActorName};
+use ate_sandbox::Registry;
 use ate_store::Store;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     catalog::Catalog,
-    core::{Classes, Core, Running},
+    core::{Core, Running},
     db::Db,
     options::Options,
     policy, reconcile,
@@ -39,7 +40,7 @@ impl Control {
         store: Arc<dyn Store>,
         node: Arc<dyn NodeAgent>,
         traffic: Arc<dyn Traffic>,
-        classes: Classes,
+        classes: Registry,
     ) -> Result<Control, Error> {
         let core = Arc::new(Core {
             scheduler: Scheduler::new(options.queue_limit),
@@ -48,6 +49,7 @@ impl Control {
             node,
             traffic,
             classes,
+            admitted: Default::default(),
             catalog: Catalog::new(),
             turns: Arc::new(Turns::default()),
             recent: Mutex::default(),

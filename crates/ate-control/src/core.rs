@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, RwLock},
     time::Instant,
 };
 
@@ -11,7 +11,7 @@ use ate_api::{
     Error, Reason,
     id::{Activation, ActorName, Digest, Uid, WorkerId},
 };
-use ate_sandbox::ClassDescriptor;
+use ate_sandbox::{Admitted, Registry};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -24,9 +24,6 @@ use crate::{
     traffic::Traffic,
     workflow::turns::Turns,
 };
-
-/// Descriptors of the classes whose herders are installed, by name.
-pub type Classes = HashMap<String, ClassDescriptor>;
 
 /// A running actor, as the router needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +40,9 @@ pub(crate) struct Core {
     pub(crate) db: Db,
     pub(crate) node: Arc<dyn NodeAgent>,
     pub(crate) traffic: Arc<dyn Traffic>,
-    pub(crate) classes: Classes,
+    pub(crate) classes: Registry,
+    /// Which binaries may run; built anew when revisions change.
+    pub(crate) admitted: RwLock<Arc<Admitted>>,
     pub(crate) catalog: Catalog,
     pub(crate) scheduler: Scheduler,
     pub(crate) turns: Arc<Turns>,

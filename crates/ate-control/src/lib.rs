@@ -20,6 +20,6 @@ mod traffic;
 mod workflow;
 
 pub use control::Control;
-pub use core::{Classes, Running};
-pub use options::{Options, go_arch};
+pub use core::Running;
+pub use options::Options;
 pub use traffic::{NoTraffic, Traffic};

@@ -7,8 +7,8 @@ use std::time::Duration;
 pub struct Options {
     /// Allow `DebugClear`. Off: it deletes every actor.
     pub debug: bool,
-    /// Class of templates and atespaces that name none.
-    pub default_class: String,
+    /// Class of templates that name none and whose atespace names none. `None`: the built-in one.
+    pub default_class: Option<String>,
     /// Go's name of this machine's architecture; assets of other architectures are not needed here.
     pub arch: String,
     /// Port people reach the router on, for the URLs shown with actors. `None`: no URL is shown.
@@ -46,8 +46,8 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             debug: false,
-            default_class: ate_api::resource::template::default_class(),
-            arch: go_arch().to_owned(),
+            default_class: None,
+            arch: ate_sandbox::host::arch().to_owned(),
             router_port: None,
             eviction_grace: Duration::from_millis(250),
             queue_limit: 1024,
@@ -62,14 +62,5 @@ impl Default for Options {
             tick: Duration::from_millis(200),
             collect_interval: Duration::from_secs(300),
         }
-    }
-}
-
-/// Go's name of the architecture this was built for.
-pub fn go_arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
     }
 }

@@ -48,7 +48,9 @@ impl Inner {
         let (object, limit) = (format!("actor/{}", activate.actor.name), activate.timeout);
         match tokio::time::timeout(limit, self.start(activate)).await {
             Ok(result) => result.map_err(|e| e.on(object)),
-            Err(_) => Err(Error::new(Reason::DeadlineExceeded, format!("activation took longer than {limit:?}")).on(object)),
+            Err(_) => {
+                Err(Error::new(Reason::DeadlineExceeded, format!("activation took longer than {limit:?}")).on(object))
+            }
         }
     }
 

@@ -4,8 +4,8 @@ use std::{collections::HashSet, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use ate_agent::{
-    Activate, Activated, AssetReport, AssetUpload, Capture, Captured, LiveSet, LogTail, NodeAgent, NodeEvents, PoolSpec,
-    Prepare, Probed, ResolvedImage, SnapshotLocation, SnapshotRef,
+    Activate, Activated, AssetReport, AssetUpload, Capture, Captured, LiveSet, LogTail, NodeAgent, NodeEvents,
+    PoolSpec, Prepare, Probed, ResolvedImage, SnapshotLocation, SnapshotRef,
 };
 use ate_api::{
     Error,

@@ -198,7 +198,8 @@ mod tests {
         let path = dir.path().join("main.jsonl");
         std::fs::write(&path, line(1)).unwrap();
         let mut rx = read(&path, 0, true).await;
-        let mut next = async || tokio::time::timeout(Duration::from_secs(10), rx.recv()).await.unwrap().unwrap().activation.0;
+        let mut next =
+            async || tokio::time::timeout(Duration::from_secs(10), rx.recv()).await.unwrap().unwrap().activation.0;
         assert_eq!(next().await, 1);
         let mut file = File::options().append(true).open(&path).unwrap();
         file.write_all(line(2).as_bytes()).unwrap();

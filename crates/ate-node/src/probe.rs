@@ -52,7 +52,8 @@ impl Probes {
         let question = serde_json::json!({ "config": sandbox.config.values, "assets": assets }).to_string();
         let asked = timeout(LIMIT, ask(herders, &sandbox.class, &question)).await;
         let late = |_| failed(format!("no answer within {LIMIT:?}"));
-        let probed = asked.map_err(late).flatten().map_err(|e| e.on(format!("sandboxconfig/{}", sandbox.config.name)))?;
+        let probed =
+            asked.map_err(late).flatten().map_err(|e| e.on(format!("sandboxconfig/{}", sandbox.config.name)))?;
         self.learn(sandbox, probed.clone());
         Ok(probed)
     }
@@ -89,7 +90,8 @@ async fn ask(herders: &Herders, class: &str, question: &str) -> Result<Probed, E
     if !child.wait().await.map_err(io)?.success() {
         return Err(failed(String::from_utf8_lossy(&reason).trim()));
     }
-    let answer: Answer = serde_json::from_slice(&answer).map_err(|e| failed(format!("its answer is not valid: {e}")))?;
+    let answer: Answer =
+        serde_json::from_slice(&answer).map_err(|e| failed(format!("its answer is not valid: {e}")))?;
     Ok(Probed { capabilities: answer.capabilities, versions: answer.versions })
 }
 

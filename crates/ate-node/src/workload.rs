@@ -72,7 +72,10 @@ fn assemble_container(
         true => [image.entrypoint.clone(), image.cmd.clone()].concat(),
     };
     if args.is_empty() {
-        let message = format!("container `{}`: neither the template nor image `{}` names a command", container.name, container.image);
+        let message = format!(
+            "container `{}`: neither the template nor image `{}` names a command",
+            container.name, container.image
+        );
         return Err(Error::new(Reason::Invalid, message).hint("set `command` in the template"));
     }
     let readyz = container.readyz.as_ref().map(|r| pb::Readyz {

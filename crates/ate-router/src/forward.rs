@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ate_api::{
     Error, Reason,
     host::{self, ActorHost, HostError},
-    id::ActorName,
+    id::{ActorName, GOLDEN_ATESPACE},
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri};
 use hyper::{body::Incoming, upgrade};
@@ -99,6 +99,13 @@ fn target(request: &Request<Incoming>) -> Result<(HeaderValue, ActorHost), Box<R
     let Some(host) = host else { return Err(malformed("no Host header")) };
     let parsed = host.to_str().map_err(|_| HostError::Malformed).and_then(host::parse);
     match parsed {
+        // A request to a golden actor would become part of every actor made from it.
+        Ok(target) if target.actor.atespace == GOLDEN_ATESPACE => Err(Box::new(reply::refuse(
+            StatusCode::NOT_FOUND,
+            Reason::NotFound,
+            "golden actors take no requests",
+            "create an actor from the template and ask that",
+        ))),
         Ok(target) => Ok((host, target)),
         Err(HostError::Malformed) => Err(malformed("malformed host name")),
         Err(HostError::NotOurs) => Err(Box::new(reply::refuse(

@@ -83,10 +83,17 @@ impl OpenRoute {
         self.sever();
     }
 
-    /// Waits for the requests in flight, then cuts what is left. Call after `close`.
+    /// Waits for the requests in flight, then cuts what is left; cuts also if the caller stops waiting. Call after
+    /// `close`.
     pub(crate) async fn drain(&self, at_most: Duration) {
+        struct SeverAtLast<'a>(&'a OpenRoute);
+        impl Drop for SeverAtLast<'_> {
+            fn drop(&mut self) {
+                self.0.sever();
+            }
+        }
+        let _sever = SeverAtLast(self);
         let _ = tokio::time::timeout(at_most, self.gate.drained()).await;
-        self.sever();
     }
 
     fn sever(&self) {

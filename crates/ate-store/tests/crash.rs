@@ -14,7 +14,7 @@ use std::{
 use ate_store::{EmbeddedStore, Store, Transaction};
 
 const CHILD: &str = "ATE_STORE_CRASH_DIRECTORY";
-const ROUNDS: u32 = 6;
+const ROUNDS: u32 = 5;
 const WRITERS: u32 = 16;
 /// Each transaction writes these keys, with its own number in each.
 const PARTS: [&str; 3] = ["a", "b", "c"];

@@ -71,9 +71,17 @@ pub(crate) fn main() -> ExitCode {
         Command::Doctor { runsc } => print(&doctor::checks(runsc)),
         Command::Probe => probe::from_stdin().and_then(|probed| print(&probed)),
         Command::Serve(serve) => {
+            let work_dir = match std::path::absolute(&serve.work_dir) {
+                Ok(work_dir) => work_dir,
+                Err(e) => {
+                    eprintln!("ateom-gvisor: --work-dir {}: {e}", serve.work_dir.display());
+                    return ExitCode::FAILURE;
+                }
+            };
             let args = ateom::ServeArgs {
+                // As given: a relative path may be the only one short enough for a socket.
                 socket: serve.socket,
-                work_dir: serve.work_dir,
+                work_dir,
                 interface: serve.interface,
                 address: serve.address,
                 gateway: serve.gateway,

@@ -1,5 +1,7 @@
 //! One sandbox: its namespace, root filesystems, bundles and runsc calls, from creation to removal.
 
+mod snapshot;
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -11,10 +13,10 @@ use std::{
 use ate_api::{Error, Reason};
 use ateom::{
     data,
-    driver::{Activation, Container, Scope, SnapshotFile, Workload},
+    driver::{Activation, Container, Workload},
     identity::{self, MOUNT_POINT},
     logs::{ContainerLog, Stdio},
-    network::{self, ACTOR_ADDRESS, Netns},
+    network::{ACTOR_ADDRESS, Netns},
     process::{Exit, Processes, Watch},
     readiness::wait_ready,
     rootfs::Rootfs,
@@ -23,7 +25,6 @@ use ateom::{
 use rustix::process::Pid;
 
 use crate::{
-    config::Compression,
     runsc::Runsc,
     spec::{Placement, spec},
 };
@@ -31,12 +32,8 @@ use crate::{
 /// Limits of single calls. The whole operation has a deadline of its own; these only keep a call from hanging.
 const CREATE: Duration = Duration::from_secs(30);
 const START: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_secs(30);
 /// Reading or writing the memory of a large actor.
 const IMAGE: Duration = Duration::from_secs(10 * 60);
-/// Connections that are being closed right now get this long.
-const SETTLE: Duration = Duration::from_millis(300);
-const SETTLE_POLL: Duration = Duration::from_millis(5);
 /// Names are DNS labels.
 const MAX_NAME: usize = 63;
 /// A sandbox may be made before it is known who will live in it, and a restored one keeps the name it was saved with:
@@ -301,84 +298,6 @@ impl Sandbox {
             .hint("see the actor's log; it must answer 2xx within the time")
     }
 
-    pub(crate) async fn checkpoint(&mut self, dir: &Path, scope: Scope) -> Result<Vec<SnapshotFile>, Error> {
-        let root = self.members[0].id.clone();
-        if scope == Scope::Full && !self.runsc.binary.is_modern() {
-            self.check_one_chance(dir).await?;
-        }
-        self.runsc.call(["pause", &root], None, PAUSE).await?;
-        let saved = self.save(dir, scope, &root).await;
-        if saved.is_err() {
-            // As if nothing had happened: the actor runs on, and the directory is empty for the next attempt.
-            empty(dir);
-            if let Err(e) = self.runsc.call(["resume", &root], None, PAUSE).await {
-                tracing::error!("cannot resume the actor after a failed snapshot: {e}");
-            }
-        }
-        saved
-    }
-
-    /// Binaries of the older generation end the actor when they fail to save it: what can be known to fail is refused.
-    async fn check_one_chance(&self, dir: &Path) -> Result<(), Error> {
-        let version = &self.runsc.binary.version;
-        let settled = tokio::time::Instant::now() + SETTLE;
-        let open = loop {
-            let open = network::open_connections().map_err(io("list the actor's connections"))?;
-            if open.is_empty() || tokio::time::Instant::now() > settled {
-                break open;
-            }
-            tokio::time::sleep(SETTLE_POLL).await;
-        };
-        if let Some(first) = open.first() {
-            let message =
-                format!("runsc {version} cannot save open connections, of which there are {}: {first}", open.len());
-            return Err(Error::new(Reason::SandboxFailed, message)
-                .hint("try again when they are closed (up to a minute after), or use a newer runsc"));
-        }
-        let free = rustix::fs::statvfs(dir).map_err(|e| io("ask for free space")(e.into()))?;
-        let free = free.f_bavail.saturating_mul(free.f_frsize);
-        let memory = self.pid().map_or(0, |pid| ateom::stats::memory_bytes(pid.as_raw_nonzero().get().cast_unsigned()));
-        if free < memory {
-            let message = format!("{free} bytes are free, the actor has {memory} bytes of memory");
-            return Err(Error::new(Reason::DiskFull, message));
-        }
-        Ok(())
-    }
-
-    async fn save(&mut self, dir: &Path, scope: Scope, root: &str) -> Result<Vec<SnapshotFile>, Error> {
-        if scope == Scope::Full {
-            let mut args: Vec<OsString> = vec!["checkpoint".into(), "--image-path".into(), dir.into()];
-            if self.runsc.binary.is_modern() {
-                let compression = match self.runsc.compression {
-                    Compression::None => "none",
-                    Compression::FlateBestSpeed => "flate-best-speed",
-                };
-                args.extend(["--leave-running".into(), "--compression".into(), compression.into()]);
-            }
-            args.push(root.into());
-            self.runsc.call(args, None, IMAGE).await?;
-            if !self.runsc.binary.is_modern() {
-                // The sandbox has ended with it, as it should.
-                self.process = None;
-                self.ended_in = Some(dir.to_owned());
-            }
-        }
-        if !self.volumes.is_empty() {
-            let (volumes, archive) = (self.volumes.clone(), dir.join(data::ARCHIVE));
-            blocking(move || data::pack(&volumes, &archive).map_err(data_error)).await?;
-        }
-        list(dir)
-    }
-
-    pub(crate) async fn thaw(&self) -> Result<(), Error> {
-        self.runsc.call(["resume", &self.members[0].id], None, PAUSE).await
-    }
-
-    /// The snapshot with which the sandbox ended, if it did: to thaw it means to restore it.
-    pub(crate) fn ended_in(&self) -> Option<PathBuf> {
-        self.ended_in.clone()
-    }
-
     /// Resolves when the sandbox process ends.
     pub(crate) async fn ended(&mut self) -> Exit {
         match &mut self.process {
@@ -443,27 +362,6 @@ fn check_name(kind: &str, name: &str) -> Result<(), Error> {
         Reason::Invalid,
         format!("`{name}` is not a {kind} name: a-z, 0-9 and `-`, at most {MAX_NAME} characters"),
     ))
-}
-
-/// The files of a snapshot, readable for nobody else: they hold the actor's memory.
-fn list(dir: &Path) -> Result<Vec<SnapshotFile>, Error> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).map_err(io("list the snapshot"))? {
-        let entry = entry.map_err(io("list the snapshot"))?;
-        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        fs::set_permissions(entry.path(), private).map_err(io("protect the snapshot"))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let media_type = if name == data::ARCHIVE { data::MEDIA_TYPE } else { "application/vnd.gvisor.image" };
-        files.push(SnapshotFile { name, media_type: media_type.to_owned() });
-    }
-    files.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(files)
-}
-
-fn empty(dir: &Path) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let _ = fs::remove_file(entry.path());
-    }
 }
 
 fn io(what: &'static str) -> impl Fn(std::io::Error) -> Error {

@@ -6,7 +6,7 @@ use ate_api::{
     Error, Reason,
     ateapi::{self, control_server::Control, *},
     id::{ActorName, GOLDEN_ATESPACE},
-    resource::ObjectMeta,
+    resource::{self, API_VERSION, ObjectMeta, Resource},
 };
 use tonic::{Request, Response, Status};
 
@@ -36,7 +36,7 @@ impl Control for ControlService {
 
     async fn create_actor(&self, request: Request<CreateActorRequest>) -> Reply<CreateActorResponse> {
         let r = request.into_inner();
-        let name = names::actor(r.actor_ref)?;
+        let name = names::new_actor(r.actor_ref)?;
         let template = names::object(&r.actor_template_namespace, &r.actor_template_name)?;
         let created = self.0.create_actor(&name, &template, names::selector(r.worker_selector)?).await?;
         Ok(Response::new(CreateActorResponse { actor: Some(actor(&name, &created)) }))
@@ -124,8 +124,13 @@ impl Control for ControlService {
                 .on(format!("atespace/{name}"))
                 .into());
         }
-        let metadata = ObjectMeta { name: name.clone(), ..Default::default() };
-        self.0.apply_atespace(metadata, serde_json::json!({})).await?;
+        let atespace = Resource::Atespace(resource::Atespace {
+            api_version: API_VERSION.to_owned(),
+            kind: "Atespace".to_owned(),
+            metadata: ObjectMeta { name: name.clone(), ..Default::default() },
+            spec: Default::default(),
+        });
+        self.0.apply_object(atespace).await?;
         Ok(Response::new(CreateAtespaceResponse { atespace: Some(Atespace { name }) }))
     }
 

@@ -5,35 +5,45 @@ use std::collections::BTreeMap;
 use ate_api::{
     Error, Reason, ateapi,
     id::{ActorName, DEFAULT_SPACE, ObjectName},
+    name,
 };
 
-/// Labels in a worker selector; as many as anybody writes by hand.
+/// Labels in a worker selector; more than anybody writes by hand.
 const MAX_LABELS: usize = 64;
-/// Longest label key or value, as in Kubernetes.
-const MAX_LABEL: usize = 316;
 
-/// Lower-case DNS label: letters, digits and hyphens, at most 63.
-pub(crate) fn label(what: &str, name: &str) -> Result<(), Error> {
-    let ok = !name.is_empty()
-        && name.len() <= 63
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !name.starts_with('-')
-        && !name.ends_with('-');
-    if ok {
-        return Ok(());
-    }
-    let shown: String = name.chars().take(80).collect();
-    Err(Error::new(
-        Reason::Invalid,
-        format!("{what} {shown:?} must be a DNS label: lower-case letters, digits and hyphens, at most 63"),
-    ))
+fn invalid(message: String) -> Error {
+    Error::new(Reason::Invalid, message)
 }
 
+pub(crate) fn label(what: &str, text: &str) -> Result<(), Error> {
+    if name::is_label(text) {
+        return Ok(());
+    }
+    let shown: String = text.chars().take(80).collect();
+    Err(invalid(format!("{what} {shown:?} is not a DNS label: {}", name::LABEL_RULE)))
+}
+
+/// An actor that is there already, or is asked for: any name that is safe.
 pub(crate) fn actor(reference: Option<ateapi::ActorRef>) -> Result<ActorName, Error> {
-    let reference = reference.ok_or_else(|| Error::new(Reason::Invalid, "actor_ref is missing"))?;
+    let reference = reference.ok_or_else(|| invalid("actor_ref is missing".to_owned()))?;
     label("atespace", &reference.atespace)?;
     label("actor name", &reference.name)?;
     Ok(ActorName::new(reference.atespace, reference.name))
+}
+
+/// An actor that is to be: its name must also work in a host name.
+pub(crate) fn new_actor(reference: Option<ateapi::ActorRef>) -> Result<ActorName, Error> {
+    let actor = actor(reference)?;
+    name::check_actor(&actor.name).map_err(invalid)?;
+    Ok(actor)
+}
+
+/// An actor by kind, namespace and name.
+pub(crate) fn actor_object(namespace: &str, name: &str) -> Result<ActorName, Error> {
+    let atespace = if namespace.is_empty() { DEFAULT_SPACE } else { namespace };
+    label("atespace", atespace)?;
+    label("actor name", name)?;
+    Ok(ActorName::new(atespace, name))
 }
 
 pub(crate) fn object(namespace: &str, name: &str) -> Result<ObjectName, Error> {
@@ -43,23 +53,21 @@ pub(crate) fn object(namespace: &str, name: &str) -> Result<ObjectName, Error> {
     Ok(ObjectName::new(namespace, name))
 }
 
-/// DNS subdomain: labels joined by dots, at most 253.
-pub(crate) fn subdomain(name: &str) -> Result<(), Error> {
-    if name.len() > 253 {
-        return Err(Error::new(Reason::Invalid, "a name has at most 253 characters"));
+pub(crate) fn subdomain(text: &str) -> Result<(), Error> {
+    if name::is_subdomain(text) {
+        return Ok(());
     }
-    name.split('.').try_for_each(|part| label("name", part))
+    let shown: String = text.chars().take(80).collect();
+    Err(invalid(format!("{shown:?} is not a DNS name: {}", name::SUBDOMAIN_RULE)))
 }
 
 pub(crate) fn selector(selector: Option<ateapi::Selector>) -> Result<BTreeMap<String, String>, Error> {
     let labels: BTreeMap<String, String> = selector.unwrap_or_default().match_labels.into_iter().collect();
-    if labels.len() > MAX_LABELS
-        || labels.iter().any(|(k, v)| k.is_empty() || k.len() > MAX_LABEL || v.len() > MAX_LABEL)
-    {
-        return Err(Error::new(
-            Reason::Invalid,
-            format!("a worker selector has at most {MAX_LABELS} labels of at most {MAX_LABEL} characters"),
-        ));
+    if labels.len() > MAX_LABELS {
+        return Err(invalid(format!("a worker selector has at most {MAX_LABELS} labels")));
     }
-    Ok(labels)
+    match labels.iter().find(|(k, v)| !name::is_label_key(k) || !name::is_label_value(v)) {
+        Some(_) => Err(invalid("a worker selector has keys and values as Kubernetes labels have them".to_owned())),
+        None => Ok(labels),
+    }
 }

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use ate_agent::AssetReport;
 use ate_api::{
     Error, Reason,
-    id::{ActorName, DEFAULT_SPACE, Digest, WorkerId},
+    id::{Digest, ObjectName, WorkerId},
+    resource::{Invalid, Resource, validate_update},
     v1::{
         ApplyRequest, ApplyResponse, DeleteRequest, ListRequest, ListResponse, Object, ObjectRef, WatchRequest,
         apply_response::Outcome, resources_server::Resources,
@@ -16,7 +17,7 @@ use tonic::{Request, Response, Status};
 use super::{names, views, watch};
 use crate::{
     core::Core,
-    records::{ActorRecord, SnapshotRecord, keys, unpack},
+    records::{ActorRecord, AtespaceRecord, SnapshotRecord, keys, unpack},
     resources::{Applied, admission, in_use, not_found},
 };
 
@@ -107,7 +108,7 @@ impl Resources for ResourcesService {
             Kind::WorkerPool => self.0.delete_pool(&names::object(&r.namespace, &r.name)?).await?,
             Kind::ActorTemplate => self.0.delete_template(&names::object(&r.namespace, &r.name)?).await?,
             Kind::Actor => {
-                let name = actor_name(&r.namespace, &r.name)?;
+                let name = names::actor_object(&r.namespace, &r.name)?;
                 self.0.delete_actor(&name, self.0.default_deadline()).await?;
             }
             Kind::Worker | Kind::Snapshot | Kind::Asset => {
@@ -126,41 +127,32 @@ impl Resources for ResourcesService {
     }
 }
 
-pub(crate) fn actor_name(namespace: &str, name: &str) -> Result<ActorName, Error> {
-    let atespace = if namespace.is_empty() { DEFAULT_SPACE } else { namespace };
-    names::label("atespace", atespace)?;
-    names::label("actor name", name)?;
-    Ok(ActorName::new(atespace, name))
-}
-
 impl Core {
     async fn apply(&self, json: &[u8], dry_run: bool) -> Result<(Applied, Object), Error> {
-        let object = admission::parse(json)?;
-        if dry_run {
-            return self.dry_run(&object);
-        }
-        match object {
-            admission::Object::Atespace(meta, spec) => {
-                names::label("atespace", &meta.name)?;
-                let (applied, e) = self.apply_atespace(meta, spec).await?;
-                Ok((applied, views::atespace(&e.value, e.version, self.count_actors(&e.value.metadata.name).await?)?))
+        let resource = admission::parse(json)?;
+        if dry_run { self.dry_run(&resource) } else { self.apply_object(resource).await }
+    }
+
+    pub(crate) async fn apply_object(&self, resource: Resource) -> Result<(Applied, Object), Error> {
+        Ok(match resource {
+            Resource::Atespace(atespace) => {
+                let (applied, e) = self.apply_atespace(atespace).await?;
+                let actors = self.count_actors(&e.value.resource.metadata.name).await?;
+                (applied, views::atespace(&e.value, e.version, actors)?)
             }
-            admission::Object::SandboxConfig(config) => {
+            Resource::SandboxConfig(config) => {
                 let (applied, e) = self.apply_config(config).await?;
-                let r = &e.value.resource;
-                Ok((applied, views::object("SandboxConfig", &r.metadata, e.version, r)?))
+                (applied, views::object("SandboxConfig", &e.value.resource.metadata, e.version, &e.value.resource)?)
             }
-            admission::Object::WorkerPool(pool) => {
+            Resource::WorkerPool(pool) => {
                 let (applied, e) = self.apply_pool(pool).await?;
-                let r = &e.value.resource;
-                Ok((applied, views::object("WorkerPool", &r.metadata, e.version, r)?))
+                (applied, views::object("WorkerPool", &e.value.resource.metadata, e.version, &e.value.resource)?)
             }
-            admission::Object::ActorTemplate(template) => {
+            Resource::ActorTemplate(template) => {
                 let (applied, e) = self.apply_template(template).await?;
-                let r = &e.value.resource;
-                Ok((applied, views::object("ActorTemplate", &r.metadata, e.version, r)?))
+                (applied, views::object("ActorTemplate", &e.value.resource.metadata, e.version, &e.value.resource)?)
             }
-        }
+        })
     }
 
     async fn count_actors(&self, atespace: &str) -> Result<u64, Error> {
@@ -194,7 +186,7 @@ impl Core {
                 views::object("ActorTemplate", &r.metadata, found.version, r)
             }
             Kind::Actor => {
-                let name = actor_name(namespace, name)?;
+                let name = names::actor_object(namespace, name)?;
                 let found = self.db.actor(&name).await?;
                 views::actor(self, &name, &found.value, found.version)
             }
@@ -358,43 +350,48 @@ fn checked_token<'a>(token: &'a str, prefix: &str) -> Result<Option<&'a str>, Er
 
 impl Core {
     /// The same checks, nothing written.
-    fn dry_run(&self, object: &admission::Object) -> Result<(Applied, Object), Error> {
-        let outcome = |old: bool, same: bool| match (old, same) {
-            (false, _) => Applied::Created,
-            (true, true) => Applied::Unchanged,
-            (true, false) => Applied::Configured,
+    fn dry_run(&self, new: &Resource) -> Result<(Applied, Object), Error> {
+        let meta = new.metadata();
+        let name = ObjectName::new(&meta.namespace, &meta.name);
+        let (old, object) = match new {
+            Resource::Atespace(a) => {
+                let record = AtespaceRecord { resource: a.clone(), deleting: false };
+                let old =
+                    self.catalog.atespaces.get(&a.metadata.name).map(|o| Resource::Atespace(o.value.resource.clone()));
+                (old, views::atespace(&record, 0, 0)?)
+            }
+            Resource::SandboxConfig(c) => {
+                let class = &self.classes.get(&c.spec.sandbox_class)?.descriptor;
+                ate_sandbox::config::pin(class, &meta.name, 0, &c.spec, &self.options.arch)?;
+                let old =
+                    self.catalog.configs.get(&meta.name).map(|o| Resource::SandboxConfig(o.value.resource.clone()));
+                (old, views::object("SandboxConfig", meta, 0, c)?)
+            }
+            Resource::WorkerPool(p) => {
+                self.classes.get(&p.spec.sandbox_class)?;
+                let old = self.catalog.pools.get(&name).map(|o| Resource::WorkerPool(o.value.resource.clone()));
+                (old, views::object("WorkerPool", meta, 0, p)?)
+            }
+            Resource::ActorTemplate(t) => {
+                let class = self.class_of(t);
+                self.classes.get(&class)?;
+                self.check_capabilities(t, &class)?;
+                let old = self.catalog.templates.get(&name).map(|o| Resource::ActorTemplate(o.value.resource.clone()));
+                (old, views::object("ActorTemplate", meta, 0, t)?)
+            }
         };
-        match object {
-            admission::Object::Atespace(meta, spec) => {
-                names::label("atespace", &meta.name)?;
-                let old = self.catalog.atespaces.get(&meta.name);
-                let same = old.as_ref().is_some_and(|o| o.value.spec == *spec);
-                let record =
-                    crate::records::AtespaceRecord { metadata: meta.clone(), spec: spec.clone(), deleting: false };
-                Ok((outcome(old.is_some(), same), views::atespace(&record, 0, 0)?))
-            }
-            admission::Object::SandboxConfig(c) => {
-                let class = admission::known_class(&self.classes, &c.spec.sandbox_class)?;
-                admission::pin(c, class, &self.options.arch, 0)?;
-                let old = self.catalog.configs.get(&c.metadata.name);
-                let same = old.as_ref().is_some_and(|o| o.value.resource.spec == c.spec);
-                Ok((outcome(old.is_some(), same), views::object("SandboxConfig", &c.metadata, 0, c)?))
-            }
-            admission::Object::WorkerPool(p) => {
-                admission::known_class(&self.classes, &p.spec.sandbox_class)?;
-                let old = self.catalog.pools.get(&names::object(&p.metadata.namespace, &p.metadata.name)?);
-                let same = old.as_ref().is_some_and(|o| o.value.resource.spec == p.spec);
-                Ok((outcome(old.is_some(), same), views::object("WorkerPool", &p.metadata, 0, p)?))
-            }
-            admission::Object::ActorTemplate(t) => {
-                let old = self.catalog.templates.get(&names::object(&t.metadata.namespace, &t.metadata.name)?);
-                let same = old.as_ref().is_some_and(|o| o.value.resource.spec == t.spec);
-                if old.is_some() && !same {
-                    return Err(Error::new(Reason::Immutable, "the spec of a template cannot change"));
-                }
-                self.check_capabilities(t, &self.class_of(t))?;
-                Ok((outcome(old.is_some(), same), views::object("ActorTemplate", &t.metadata, 0, t)?))
-            }
-        }
+        let Some(old) = old else { return Ok((Applied::Created, object)) };
+        Invalid::check(new.label(), validate_update(&old, new))?;
+        Ok((if same_spec(&old, new) { Applied::Unchanged } else { Applied::Configured }, object))
+    }
+}
+
+fn same_spec(old: &Resource, new: &Resource) -> bool {
+    match (old, new) {
+        (Resource::Atespace(a), Resource::Atespace(b)) => a.spec == b.spec,
+        (Resource::SandboxConfig(a), Resource::SandboxConfig(b)) => a.spec == b.spec,
+        (Resource::WorkerPool(a), Resource::WorkerPool(b)) => a.spec == b.spec,
+        (Resource::ActorTemplate(a), Resource::ActorTemplate(b)) => a.spec == b.spec,
+        _ => false,
     }
 }

@@ -8,7 +8,7 @@ use ate_api::{
         API_VERSION, ObjectMeta,
         view::{
             ActorView, ActorViewSpec, ActorViewStatus, AssetView, AssetViewSpec, AssetViewStatus, AtespaceStatus,
-            EventView, SnapshotView, SnapshotViewSpec, SnapshotViewStatus, WorkerView, WorkerViewSpec,
+            AtespaceView, EventView, SnapshotView, SnapshotViewSpec, SnapshotViewStatus, WorkerView, WorkerViewSpec,
             WorkerViewStatus,
         },
     },
@@ -41,14 +41,15 @@ pub(crate) fn object<T: Serialize>(
 }
 
 pub(crate) fn atespace(record: &AtespaceRecord, version: u64, actors: u64) -> Result<v1::Object, Error> {
-    let view = serde_json::json!({
-        "apiVersion": API_VERSION,
-        "kind": "Atespace",
-        "metadata": record.metadata,
-        "spec": if record.spec.is_null() { serde_json::json!({}) } else { record.spec.clone() },
-        "status": AtespaceStatus { actors },
-    });
-    object("Atespace", &record.metadata, version, &view)
+    let a = &record.resource;
+    let view = AtespaceView {
+        api_version: a.api_version.clone(),
+        kind: a.kind.clone(),
+        metadata: a.metadata.clone(),
+        spec: a.spec.clone(),
+        status: AtespaceStatus { actors },
+    };
+    object("Atespace", &view.metadata, version, &view)
 }
 
 pub(crate) fn actor(core: &Core, name: &ActorName, a: &ActorRecord, version: u64) -> Result<v1::Object, Error> {
@@ -83,9 +84,7 @@ pub(crate) fn actor(core: &Core, name: &ActorName, a: &ActorRecord, version: u64
             message: a.message.clone(),
             since: Some(timestamp(a.since_ms)),
             url: match core.options.router_port {
-                Some(port) if name.atespace != GOLDEN_ATESPACE => {
-                    format!("http://{}.{}.localhost:{port}", name.name, name.atespace)
-                }
+                Some(port) if name.atespace != GOLDEN_ATESPACE => ate_api::host::local_url(name, None, port),
                 _ => String::new(),
             },
             events: a

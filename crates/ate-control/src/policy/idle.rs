@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ate_api::resource::duration;
+
 use crate::{
     core::Core,
     records::TemplateRecord,
@@ -22,21 +24,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) fn timeout_of(template: &TemplateRecord) -> Option<Duration> {
     match template.resource.spec.idle_timeout.as_deref() {
         None => Some(DEFAULT_TIMEOUT),
-        Some(text) => parse(text).filter(|t| !t.is_zero()),
-    }
-}
-
-/// `90s`, `15m`, `1h`, `500ms`, or `0`.
-fn parse(text: &str) -> Option<Duration> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let n: u64 = number.parse().ok()?;
-    match unit {
-        "ms" => Some(Duration::from_millis(n)),
-        "s" | "" => Some(Duration::from_secs(n)),
-        "m" => Some(Duration::from_secs(n.checked_mul(60)?)),
-        "h" => Some(Duration::from_secs(n.checked_mul(3600)?)),
-        _ => None,
+        // Checked when the template was written.
+        Some(text) => duration::parse(text).ok().filter(|t| !t.is_zero()),
     }
 }
 

@@ -34,12 +34,13 @@ impl Core {
             let mut record: AtespaceRecord = from_json(&key, &v.value)?;
             // A deletion that was cut short has not happened.
             record.deleting = false;
-            c.atespaces.set(record.metadata.name.clone(), v.version, record);
+            c.atespaces.set(record.resource.metadata.name.clone(), v.version, record);
         }
         for (key, v) in scan(keys::REVISIONS).await? {
             let revision: Revision = from_json(&key, &v.value)?;
             c.revisions.set(revision.key(), v.version, revision);
         }
+        self.rebuild_admitted();
         for (key, v) in scan(keys::CONFIGS).await? {
             let record: ConfigRecord = from_json(&key, &v.value)?;
             c.configs.set(record.resource.metadata.name.clone(), v.version, record);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ate_api::{
     id::{Digest, ObjectName, Uid},
-    resource::{ActorTemplate, ObjectMeta, SandboxConfig, WorkerPool},
+    resource::{ActorTemplate, Atespace, SandboxConfig, WorkerPool},
 };
 use ate_sandbox::SandboxRef;
 use serde::{Deserialize, Serialize};
@@ -13,9 +13,7 @@ use super::{ConfigKey, Snapshot};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AtespaceRecord {
-    pub(crate) metadata: ObjectMeta,
-    #[serde(default)]
-    pub(crate) spec: serde_json::Value,
+    pub(crate) resource: Atespace,
     /// Being deleted: takes no new actors.
     #[serde(default)]
     pub(crate) deleting: bool,
@@ -94,6 +92,8 @@ impl ConfigRecord {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Revision {
     pub(crate) reference: SandboxRef,
+    /// Digest of everything an edit could change in how it runs, all architectures included.
+    pub(crate) content: Digest,
     pub(crate) created_ms: i64,
     /// Set by the probe, which also fetched and verified the assets.
     #[serde(default)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ate_api::{Error, Reason, id::GOLDEN_ATESPACE, resource::ObjectMeta};
+use ate_api::{Error, Reason, id::GOLDEN_ATESPACE, resource::Atespace};
 use ate_store::{Expect, Transaction};
 
 use super::{ATTEMPTS, Applied, in_use, not_found, stamp_changed, stamp_new, too_many_conflicts};
@@ -13,12 +13,8 @@ use crate::{
 };
 
 impl Core {
-    pub(crate) async fn apply_atespace(
-        &self,
-        metadata: ObjectMeta,
-        spec: serde_json::Value,
-    ) -> Result<(Applied, Entry<AtespaceRecord>), Error> {
-        let name = metadata.name.clone();
+    pub(crate) async fn apply_atespace(&self, atespace: Atespace) -> Result<(Applied, Entry<AtespaceRecord>), Error> {
+        let name = atespace.metadata.name.clone();
         if name == GOLDEN_ATESPACE {
             return Err(Error::new(Reason::PermissionDenied, "this atespace belongs to the system")
                 .on(format!("atespace/{name}")));
@@ -26,15 +22,15 @@ impl Core {
         let key = keys::atespace(&name);
         for _ in 0..ATTEMPTS {
             let old = self.reload_atespace(&name).await?;
-            let mut record = AtespaceRecord { metadata: metadata.clone(), spec: spec.clone(), deleting: false };
+            let mut record = AtespaceRecord { resource: atespace.clone(), deleting: false };
             let applied = match &old {
                 None => {
-                    stamp_new(&mut record.metadata);
+                    stamp_new(&mut record.resource.metadata);
                     Applied::Created
                 }
                 Some(old) => {
-                    let changed = old.value.spec != record.spec;
-                    stamp_changed(&mut record.metadata, &old.value.metadata, changed);
+                    let changed = old.value.resource.spec != record.resource.spec;
+                    stamp_changed(&mut record.resource.metadata, &old.value.resource.metadata, changed);
                     record.deleting = old.value.deleting;
                     if *old.value == record {
                         return Ok((Applied::Unchanged, old.clone()));

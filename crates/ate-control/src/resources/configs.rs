@@ -7,10 +7,10 @@ use ate_api::{
     Error, Reason,
     resource::{Condition, SandboxConfig, SandboxConfigStatus, meta::set_condition},
 };
-use ate_sandbox::SandboxRef;
+use ate_sandbox::revision::content_digest;
 use ate_store::{Expect, Transaction};
 
-use super::{ATTEMPTS, Applied, admission, in_use, not_found, stamp_changed, stamp_new, too_many_conflicts};
+use super::{ATTEMPTS, Applied, in_use, not_found, stamp_changed, stamp_new, too_many_conflicts};
 use crate::{
     catalog::Entry,
     core::Core,
@@ -32,8 +32,7 @@ impl Core {
     async fn try_apply_config(&self, config: &SandboxConfig) -> Result<(Applied, Entry<ConfigRecord>), Error> {
         let name = config.metadata.name.clone();
         let object = format!("sandboxconfig/{name}");
-        let class =
-            admission::known_class(&self.classes, &config.spec.sandbox_class).map_err(|e| e.on(object.clone()))?;
+        let class = &self.classes.get(&config.spec.sandbox_class).map_err(|e| e.on(object.clone()))?.descriptor;
         let old = self.catalog.configs.get(&name);
         if let Some(old) = &old
             && old.value.resource.spec.sandbox_class != config.spec.sandbox_class
@@ -45,10 +44,10 @@ impl Core {
         let counter_key = keys::revision_counter(&name);
         let counter = self.db.get_json::<u64>(&counter_key).await?;
         let next = counter.as_ref().map_or(0, |c| c.value) + 1;
-        let reference = admission::pin(config, class, &self.options.arch, next).map_err(|e| e.on(object.clone()))?;
-        self.check_trust(&reference)?;
+        let reference = ate_sandbox::config::pin(class, &name, next, &config.spec, &self.options.arch)?;
+        let content = content_digest(class, &config.spec);
         let current = old.as_ref().and_then(|o| self.catalog.revisions.get(&o.value.key()));
-        let same_content = current.as_ref().is_some_and(|c| same_content(&c.value.reference, &reference));
+        let same_content = current.as_ref().is_some_and(|c| c.value.content == content);
 
         let mut resource = config.clone();
         let applied = match &old {
@@ -76,6 +75,7 @@ impl Core {
         } else {
             let revision = Revision {
                 reference,
+                content: content.clone(),
                 created_ms: now_ms(),
                 probed: false,
                 capabilities: Vec::new(),
@@ -90,11 +90,10 @@ impl Core {
             new_revision = Some(revision);
             next
         };
-        let digest = new_revision.as_ref().or(current.as_deref_value()).map(|r| content_digest(&r.reference));
         let generation = resource.metadata.generation;
         let status = resource.status.get_or_insert_default();
         status.revision = revision;
-        status.digest = digest;
+        status.digest = Some(content);
         status.observed_generation = generation;
         if !same_content {
             status.capabilities.clear();
@@ -109,6 +108,7 @@ impl Core {
         let version = self.db.commit(tx.put(key, to_json(&record)?)).await?;
         if let Some(revision) = new_revision {
             self.catalog.revisions.set(revision.key(), version, revision);
+            self.rebuild_admitted();
         }
         if let Some(displaced) = displaced {
             self.catalog.configs.set(displaced.resource.metadata.name.clone(), version, displaced);
@@ -187,6 +187,7 @@ impl Core {
                     for revision in revisions {
                         self.catalog.revisions.remove(revision, version);
                     }
+                    self.rebuild_admitted();
                     return Ok(());
                 }
                 Err(e) if e.reason == Reason::Conflict => self.reload_configs().await?,
@@ -273,24 +274,4 @@ impl Core {
 pub(crate) fn camel_case(reason: Reason) -> String {
     let words = reason.as_str().split('_');
     words.map(|w| w[..1].to_owned() + &w[1..].to_lowercase()).collect()
-}
-
-fn same_content(a: &SandboxRef, b: &SandboxRef) -> bool {
-    a.class == b.class && a.config.digest == b.config.digest && a.assets == b.assets
-}
-
-fn content_digest(r: &SandboxRef) -> ate_api::id::Digest {
-    let content = serde_json::json!({"class": r.class, "config": r.config.digest, "assets": r.assets});
-    ate_api::id::Digest::of(content.to_string().as_bytes())
-}
-
-/// A little help for `Option<Entry<_>>`.
-trait AsDerefValue<V> {
-    fn as_deref_value(&self) -> Option<&V>;
-}
-
-impl<V> AsDerefValue<V> for Option<Entry<V>> {
-    fn as_deref_value(&self) -> Option<&V> {
-        self.as_ref().map(|e| &*e.value)
-    }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use ate_api::{
     Error, Reason,
     id::ObjectName,
-    resource::{Condition, SandboxConfig, WorkerPool, meta::set_condition},
+    resource::{Condition, WorkerPool, meta::set_condition},
 };
+use ate_sandbox::resolve;
 
-use super::{ATTEMPTS, Applied, admission, not_found, stamp_changed, stamp_new, too_many_conflicts};
+use super::{ATTEMPTS, Applied, not_found, stamp_changed, stamp_new, too_many_conflicts};
 use crate::{
     catalog::Entry,
     core::Core,
@@ -17,7 +18,7 @@ use crate::{
 
 impl Core {
     pub(crate) async fn apply_pool(&self, pool: WorkerPool) -> Result<(Applied, Entry<PoolRecord>), Error> {
-        admission::known_class(&self.classes, &pool.spec.sandbox_class)?;
+        self.classes.get(&pool.spec.sandbox_class)?;
         let name = ObjectName::new(&pool.metadata.namespace, &pool.metadata.name);
         if let Some(config) = &pool.spec.sandbox_config_name
             && let Some(found) = self.catalog.configs.get(config)
@@ -112,30 +113,26 @@ impl Core {
 
     /// The configuration a pool runs under: the one it names, or the default of its class.
     pub(crate) fn config_of(&self, pool: &WorkerPool) -> Result<Arc<ConfigRecord>, Error> {
-        let class = &pool.spec.sandbox_class;
-        if let Some(name) = &pool.spec.sandbox_config_name {
-            let found = self.catalog.configs.get(name).ok_or_else(|| {
-                Error::new(Reason::NoSandboxConfig, format!("there is no SandboxConfig {name}"))
-                    .hint("apply it, or remove sandboxConfigName to use the default of the class")
-            })?;
-            return match &found.value.resource.spec.sandbox_class {
-                c if c == class => Ok(found.value),
-                c => {
-                    Err(Error::new(Reason::ClassMismatch, format!("SandboxConfig {name} is of class {c}, not {class}")))
-                }
-            };
-        }
-        self.default_config(class)
+        let name = ObjectName::new(&pool.metadata.namespace, &pool.metadata.name);
+        self.choose_config(&name, &pool.spec.sandbox_class, pool.spec.sandbox_config_name.as_deref())
     }
 
+    /// The default configuration of a class.
     pub(crate) fn default_config(&self, class: &str) -> Result<Arc<ConfigRecord>, Error> {
+        self.choose_config(&ObjectName::new("", ""), class, None)
+    }
+
+    fn choose_config(&self, pool: &ObjectName, class: &str, named: Option<&str>) -> Result<Arc<ConfigRecord>, Error> {
         let all = self.catalog.configs.all();
-        let is_default = |c: &SandboxConfig| c.spec.sandbox_class == class && c.spec.default;
-        let found = all.into_iter().find(|(_, c)| is_default(&c.value.resource));
-        found.map(|(_, c)| c.value).ok_or_else(|| {
-            Error::new(Reason::NoSandboxConfig, format!("class {class} has no default SandboxConfig"))
-                .hint("mark one with default: true, or name one in sandboxConfigName")
-        })
+        let candidates = all.iter().map(|(name, c)| {
+            let spec = &c.value.resource.spec;
+            resolve::Candidate { name, class: &spec.sandbox_class, default: spec.default }
+        });
+        let choice = resolve::config(pool, class, named, candidates)?;
+        let found = self.catalog.configs.get(&choice.name);
+        found
+            .map(|c| c.value)
+            .ok_or_else(|| Error::new(Reason::NoSandboxConfig, "the configuration has just been deleted"))
     }
 }
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use ate_api::{
-    Error, Reason,
+    Error, Reason, canonical,
     id::{ActorName, GOLDEN_ATESPACE, ObjectName},
     resource::{ActorTemplate, ActorTemplateStatus},
 };
+use ate_sandbox::{capability, resolve};
 use ate_store::{Expect, Transaction};
 
-use super::{ATTEMPTS, Applied, admission, in_use, not_found, stamp_changed, stamp_new, too_many_conflicts};
+use super::{ATTEMPTS, Applied, in_use, not_found, stamp_changed, stamp_new, too_many_conflicts};
 use crate::{
     catalog::Entry,
     core::Core,
@@ -27,8 +28,8 @@ impl Core {
         let name = ObjectName::new(&template.metadata.namespace, &template.metadata.name);
         let object = format!("actortemplate/{name}");
         let class = self.class_of(&template);
-        admission::known_class(&self.classes, &class).map_err(|e| e.on(object.clone()))?;
-        let spec_digest = admission::spec_digest(&template.spec)?;
+        self.classes.get(&class).map_err(|e| e.on(object.clone()))?;
+        let spec_digest = canonical::digest_of(&template.spec);
         for _ in 0..ATTEMPTS {
             let Some(old) = self.catalog.templates.get(&name) else {
                 self.check_capabilities(&template, &class).map_err(|e| e.on(object.clone()))?;
@@ -85,8 +86,7 @@ impl Core {
 
     /// Refused at once if every configuration it could run under is known to lack what it needs.
     pub(crate) fn check_capabilities(&self, template: &ActorTemplate, class: &str) -> Result<(), Error> {
-        let needed = crate::policy::capabilities::required(&template.spec);
-        let mut lacking = Vec::new();
+        let name = ObjectName::new(&template.metadata.namespace, &template.metadata.name);
         let mut candidates = Vec::new();
         for (_, pool) in self.catalog.pools.all() {
             if pool.value.resource.spec.sandbox_class == class {
@@ -96,23 +96,18 @@ impl Core {
         if candidates.is_empty() {
             candidates.extend(self.default_config(class).ok());
         }
+        let mut refusal = Ok(());
         for config in candidates {
-            let Some(revision) = self.catalog.revisions.get(&config.key()) else { return Ok(()) };
-            let missing: Vec<_> = needed.iter().filter(|c| !revision.value.capabilities.contains(c)).cloned().collect();
-            if !revision.value.probed || missing.is_empty() {
+            let Some(revision) = self.catalog.revisions.get(&config.key()).filter(|r| r.value.probed) else {
+                return Ok(());
+            };
+            let label = config.key().to_string();
+            refusal = capability::check(&name, &template.spec, &label, &revision.value.capabilities);
+            if refusal.is_ok() {
                 return Ok(());
             }
-            lacking.push(format!("{} lacks {}", config.key(), missing.join(", ")));
         }
-        if lacking.is_empty() {
-            return Ok(());
-        }
-        lacking.dedup();
-        Err(Error::new(
-            Reason::MissingCapability,
-            format!("no sandbox configuration of class {class} can do what the template needs: {}", lacking.join("; ")),
-        )
-        .hint("import newer sandbox binaries, or ask for less in the template"))
+        refusal
     }
 
     pub(crate) async fn reload_template(&self, name: &ObjectName) -> Result<Option<Entry<TemplateRecord>>, Error> {
@@ -212,12 +207,10 @@ impl Core {
 
     /// Named by the template, else the default of the atespace of its namespace, else that of the cluster.
     pub(crate) fn class_of(&self, template: &ActorTemplate) -> String {
-        if let Some(class) = &template.spec.sandbox_class {
-            return class.clone();
-        }
         let atespace = self.catalog.atespaces.get(&template.metadata.namespace);
-        let default = atespace.and_then(|a| a.value.spec["defaultSandboxClass"].as_str().map(str::to_owned));
-        default.unwrap_or_else(|| self.options.default_class.clone())
+        let default = atespace.and_then(|a| a.value.resource.spec.default_sandbox_class.clone());
+        let of_atespace = default.as_deref().map(|class| (template.metadata.namespace.as_str(), class));
+        resolve::class(template.spec.sandbox_class.as_deref(), of_atespace, self.options.default_class.as_deref()).name
     }
 }
 

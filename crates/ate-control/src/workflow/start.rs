@@ -65,7 +65,8 @@ impl Core {
         let snapshot = own.cloned().or_else(|| template.golden.clone().filter(|_| !from_image));
         let idle_timeout = if name.atespace == GOLDEN_ATESPACE { None } else { idle::timeout_of(&template) };
         let Some(snapshot) = snapshot else {
-            let capabilities = crate::policy::capabilities::required(&template.resource.spec);
+            let needs = ate_sandbox::capability::needs(&template.resource.spec);
+            let capabilities = needs.into_iter().map(str::to_owned).collect();
             let wanted = Wanted::OfPool { capabilities };
             return Ok(Start { template, source: Source::Boot, wanted, parent: None, platform: None, idle_timeout });
         };

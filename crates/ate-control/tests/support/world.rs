@@ -12,8 +12,8 @@ use ate_api::{
     id::ActorName,
     v1::{self, resources_client::ResourcesClient},
 };
-use ate_control::{Classes, Control, NoTraffic, Options};
-use ate_sandbox::{AssetRequirement, ClassDescriptor, ConfigField, FieldType, HostNeeds};
+use ate_control::{Control, NoTraffic, Options};
+use ate_sandbox::{AssetRequirement, ClassDescriptor, ConfigField, FieldType, HostNeeds, Registry, registry::Herder};
 use ate_store::EmbeddedStore;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
@@ -48,12 +48,15 @@ pub fn options() -> Options {
     }
 }
 
-pub fn classes() -> Classes {
-    let class = ClassDescriptor {
+/// Contract version of the scripted class.
+const CONTRACT: u32 = 1;
+
+pub fn classes() -> Registry {
+    let descriptor = ClassDescriptor {
         name: "gvisor".into(),
         driver_name: "scripted".into(),
         driver_version: "0".into(),
-        contract_version: 1,
+        contract_version: CONTRACT,
         required_assets: vec![AssetRequirement {
             name: "runsc".into(),
             media_types: vec!["application/octet-stream".into()],
@@ -66,7 +69,7 @@ pub fn classes() -> Classes {
         )]),
         host_needs: HostNeeds::default(),
     };
-    Classes::from([("gvisor".to_owned(), class)])
+    Registry::of([Herder { descriptor, program: "/nonexistent/ateom-gvisor".into() }], CONTRACT).unwrap()
 }
 
 pub fn sandbox_config(name: &str, byte: char, default: bool) -> Value {

@@ -145,8 +145,12 @@ impl AssetCache {
             media_type,
             urls: vec![imported.url.clone()],
         };
-        // At once, so that an archive that is refused is refused now, and the first use finds it verified.
-        if let Err(e) = self.ensure(&asset).await {
+        // At once, so that an archive that is refused is refused now, and the first use finds it verified. Not by
+        // joining a fetch under way: that may be the one that cannot reach its url.
+        let (store, wanted) = (self.0.store.clone(), asset.clone());
+        let record = blocking(move || fetch::adopt(&store, &wanted, &wanted.urls[0])).await?;
+        self.0.remember(&asset, &record);
+        if let Err(e) = self.0.finish(&asset, record).await {
             if !imported.existed {
                 // The same bytes under files/ may serve somebody who has them from elsewhere; else they are collected.
                 self.0.store.remove_import(&asset.sha256)?;
@@ -232,7 +236,13 @@ impl Inner {
             if let Some(record) = inner.check(&wanted).await? {
                 return Ok(record);
             }
-            let fetched = fetch::fetch(&inner.store, &inner.board, &wanted).await;
+            let mut fetched = fetch::fetch(&inner.store, &inner.board, &wanted).await;
+            if fetched.is_err()
+                && let Some(record) = inner.check(&wanted).await?
+            {
+                // Imported while the urls were tried in vain.
+                fetched = Ok(record);
+            }
             match &fetched {
                 Ok(record) => inner.remember(&wanted, record),
                 Err(e) => inner.board.post(failed(&wanted, e)),

@@ -64,7 +64,10 @@ mod tests {
         assert_eq!(cidr, Cidr::DEFAULT);
         assert_eq!(cidr.addresses(0), Some(([100, 64, 0, 1].into(), [100, 64, 0, 2].into())));
         assert_eq!(cidr.addresses(64), Some(([100, 64, 1, 1].into(), [100, 64, 1, 2].into())));
-        assert_eq!(cidr.addresses(cidr.subnets() - 1), Some(([100, 127, 255, 253].into(), [100, 127, 255, 254].into())));
+        assert_eq!(
+            cidr.addresses(cidr.subnets() - 1),
+            Some(([100, 127, 255, 253].into(), [100, 127, 255, 254].into()))
+        );
         assert_eq!(cidr.addresses(cidr.subnets()), None);
     }
 

@@ -110,7 +110,83 @@ pub(crate) fn for_each_entry(
         // Consumed here, so that the allowance above is for headers alone.
         io::copy(&mut entry, &mut io::sink()).map_err(read_error)?;
     }
-    drop(iterator);
     allowance.set(None);
     archive.into_inner().inner.finish().map_err(read_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use tar::{EntryType, Header};
+
+    use super::*;
+
+    const SMALL: Limits = Limits { entries: 3, bytes: 64 << 10 };
+
+    fn header(kind: EntryType, size: u64) -> Header {
+        let mut h = Header::new_gnu();
+        h.set_entry_type(kind);
+        h.set_size(size);
+        h.as_old_mut().name[0] = b'x';
+        h.set_mode(0o644);
+        h.set_uid(0);
+        h.set_gid(0);
+        h.set_mtime(0);
+        h.set_cksum();
+        h
+    }
+
+    fn walk(stream: impl Read, limits: Limits) -> Result<u64, UnpackError> {
+        let mut seen = 0;
+        for_each_entry(stream, limits, |_, data| {
+            seen += io::copy(data, &mut io::sink())?;
+            Ok(())
+        })?;
+        Ok(seen)
+    }
+
+    fn refused(stream: impl Read, limits: Limits) -> String {
+        match walk(stream, limits) {
+            Err(UnpackError::Invalid(message)) => message,
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_archive_within_its_limits_is_read_and_hashed_whole() {
+        let mut bytes = header(EntryType::Regular, 3).as_bytes().to_vec();
+        bytes.extend_from_slice(b"abc");
+        bytes.resize(4096, 0);
+        let (digest, size) = for_each_entry(Cursor::new(&bytes), SMALL, |_, _| Ok(())).expect("a good archive");
+        assert_eq!((digest, size), (Digest::of(&bytes), 4096));
+    }
+
+    #[test]
+    fn a_bomb_is_stopped_at_the_limit_however_it_is_packed() {
+        // A stream that never ends, after one honest header.
+        let head = header(EntryType::Regular, 1 << 40);
+        assert!(refused(head.as_bytes().chain(io::repeat(0)), SMALL).contains("bytes"));
+        // Zeros that never end, which an archive may be followed by.
+        assert!(refused(io::repeat(0), SMALL).contains("bytes"));
+        let many = header(EntryType::Directory, 0).as_bytes().repeat(4);
+        assert!(refused(Cursor::new(many), SMALL).contains("entries"));
+        // A file of 8 GB that takes 512 bytes in the archive.
+        let mut sparse = header(EntryType::GNUSparse, 0);
+        let gnu = sparse.as_gnu_mut().expect("made as gnu");
+        gnu.realsize.copy_from_slice(b"77777777777\0");
+        gnu.sparse[0].offset.copy_from_slice(b"77777777777\0");
+        gnu.sparse[0].numbytes.copy_from_slice(b"00000000000\0");
+        sparse.set_cksum();
+        assert!(refused(Cursor::new(sparse.as_bytes()), SMALL).contains("bytes"));
+    }
+
+    #[test]
+    fn a_long_name_cannot_eat_the_memory() {
+        let large = Limits { entries: 3, bytes: 1 << 40 };
+        for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+            let head = header(kind, 1 << 39);
+            assert!(refused(head.as_bytes().chain(io::repeat(b'n')), large).contains("extension header"), "{kind:?}");
+        }
+    }
 }

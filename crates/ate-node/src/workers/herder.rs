@@ -51,7 +51,8 @@ pub(crate) struct Herders {
 impl Herders {
     /// The herder of a class.
     pub(crate) fn program(&self, class: &str) -> Result<PathBuf, Error> {
-        let plain = !class.is_empty() && class.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let plain =
+            !class.is_empty() && class.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         let program = self.programs.join(format!("ateom-{class}"));
         if plain && program.is_file() {
             return Ok(program);
@@ -112,16 +113,9 @@ impl Herder {
         };
         let started = start(herders, links, &link, &dir, class, called_off).await;
         match started {
-            Ok((child, lifeline, last_words, client, info)) => Ok(Herder {
-                child,
-                _lifeline: lifeline,
-                dir,
-                link,
-                links: links.clone(),
-                last_words,
-                client,
-                info,
-            }),
+            Ok((child, lifeline, last_words, client, info)) => {
+                Ok(Herder { child, _lifeline: lifeline, dir, link, links: links.clone(), last_words, client, info })
+            }
             Err(e) => {
                 clean(links, &link, &dir).await;
                 Err(e)

@@ -51,14 +51,41 @@ pub(crate) enum Capturing {
 }
 
 pub(crate) enum Command {
-    Prepare { key: PrepareKey, request: Box<pb::PrepareRequest>, reply: Reply<()> },
-    Start { seat: Box<Seat>, start: Start, limit: Duration, reply: Reply<Started> },
-    BeginCapture { actor: Uid, activation: Activation, generation: u64, reply: Reply<Capturing> },
+    Prepare {
+        key: PrepareKey,
+        request: Box<pb::PrepareRequest>,
+        reply: Reply<()>,
+    },
+    Start {
+        seat: Box<Seat>,
+        start: Start,
+        limit: Duration,
+        reply: Reply<Started>,
+    },
+    BeginCapture {
+        actor: Uid,
+        activation: Activation,
+        generation: u64,
+        reply: Reply<Capturing>,
+    },
     /// `None`: it failed, the actor goes on.
-    EndCapture { actor: Uid, activation: Activation, generation: u64, captured: Option<Box<Captured>>, reply: Reply<()> },
+    EndCapture {
+        actor: Uid,
+        activation: Activation,
+        generation: u64,
+        captured: Option<Box<Captured>>,
+        reply: Reply<()>,
+    },
     /// Answers with a finished capture that is now void.
-    Thaw { activation: Activation, reply: Reply<Option<Box<Captured>>> },
-    Release { actor: Uid, activation: Activation, reply: Reply<()> },
+    Thaw {
+        activation: Activation,
+        reply: Reply<Option<Box<Captured>>>,
+    },
+    Release {
+        actor: Uid,
+        activation: Activation,
+        reply: Reply<()>,
+    },
 }
 
 pub(crate) fn fenced(message: impl Into<String>) -> Error {

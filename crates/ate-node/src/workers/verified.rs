@@ -78,8 +78,7 @@ impl Changes {
 
 /// Equal for sandboxes that behave equally: class, configuration and binaries, not what they are called.
 pub(crate) fn sandbox_key(sandbox: &SandboxRef) -> Digest {
-    let assets: BTreeMap<&str, &str> =
-        sandbox.assets.iter().map(|a| (a.name.as_str(), a.sha256.as_str())).collect();
+    let assets: BTreeMap<&str, &str> = sandbox.assets.iter().map(|a| (a.name.as_str(), a.sha256.as_str())).collect();
     let text = serde_json::json!([sandbox.class, sandbox.config.digest.as_str(), assets]).to_string();
     Digest::of(text.as_bytes())
 }

@@ -36,13 +36,34 @@ const RESET: Duration = Duration::from_secs(20);
 
 enum State {
     Idle,
-    Starting { seat: Box<Seat>, waiters: Vec<Reply<Started>> },
-    Running { seat: Box<Seat>, started: Started },
-    Capturing { seat: Box<Seat>, started: Started, generation: u64 },
-    Frozen { seat: Box<Seat>, started: Started, generation: u64, captured: Box<Captured> },
+    Starting {
+        seat: Box<Seat>,
+        waiters: Vec<Reply<Started>>,
+    },
+    Running {
+        seat: Box<Seat>,
+        started: Started,
+    },
+    Capturing {
+        seat: Box<Seat>,
+        started: Started,
+        generation: u64,
+    },
+    Frozen {
+        seat: Box<Seat>,
+        started: Started,
+        generation: u64,
+        captured: Box<Captured>,
+    },
     /// The start failed or the actor ended. Waits for its release.
-    Failed { seat: Box<Seat>, error: Error },
-    Cleaning { seat: Option<Box<Seat>>, waiters: Vec<Reply<()>> },
+    Failed {
+        seat: Box<Seat>,
+        error: Error,
+    },
+    Cleaning {
+        seat: Option<Box<Seat>>,
+        waiters: Vec<Reply<()>>,
+    },
 }
 
 impl State {
@@ -396,9 +417,8 @@ impl Worker {
     }
 
     fn actor_ended(&mut self, event: pb::Event) {
-        let current = self.state.seat().filter(|s| {
-            s.activation.0 == event.activation && s.actor.uid.as_str() == event.actor_uid
-        });
+        let current =
+            self.state.seat().filter(|s| s.activation.0 == event.activation && s.actor.uid.as_str() == event.actor_uid);
         let Some(seat) = current.cloned() else { return };
         match &self.state {
             State::Running { .. } | State::Frozen { .. } => (),
@@ -425,7 +445,9 @@ impl Worker {
 
     fn taken(&self) -> Error {
         match self.state.seat() {
-            Some(s) => fenced(format!("worker {} holds activation {} of actor {}", self.id, s.activation, s.actor.name)),
+            Some(s) => {
+                fenced(format!("worker {} holds activation {} of actor {}", self.id, s.activation, s.actor.name))
+            }
             None => fenced(format!("worker {} holds no actor", self.id)),
         }
     }

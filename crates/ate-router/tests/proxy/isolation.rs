@@ -58,6 +58,17 @@ async fn closing_waits_for_requests_in_flight_and_then_cuts_them() {
 }
 
 #[tokio::test]
+async fn a_close_that_nobody_waits_for_any_more_cuts_all_the_same() {
+    let (router, worker) = (Fixture::start().await, Actor::start("the worker").await);
+    router.control.place("a", 1, worker.address);
+    let hanging = within(router.begin(request("a.default.localhost", "/hangs"))).await;
+    let actor = name("a");
+    let closing = router.table.close(&actor, Activation(1), Duration::from_secs(60));
+    assert!(tokio::time::timeout(Duration::from_millis(50), closing).await.is_err());
+    assert!(within(hanging.into_body().collect()).await.is_err());
+}
+
+#[tokio::test]
 async fn closing_returns_when_the_last_request_ends() {
     let (router, worker) = (Fixture::start().await, Actor::start("the worker").await);
     router.control.place("a", 1, worker.address);

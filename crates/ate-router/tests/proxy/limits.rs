@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use ate_router::RouterOptions;
+use ate_api::id::{Activation, ActorName};
+use ate_router::{Route, RouterOptions};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
@@ -43,6 +44,7 @@ async fn hosts_that_name_no_actor_are_told_so() {
         ("GET / HTTP/1.1\r\nconnection: close\r\nhost: example.org\r\n\r\n", "404"),
         ("GET / HTTP/1.1\r\nconnection: close\r\nhost: localhost:8080\r\n\r\n", "404"),
         ("GET / HTTP/1.1\r\nconnection: close\r\nhost: a.default.localhost\r\n\r\n", "404"),
+        ("GET / HTTP/1.1\r\nconnection: close\r\nhost: a.ate-golden.localhost\r\n\r\n", "404"),
         ("CONNECT a.default.localhost:80 HTTP/1.1\r\nconnection: close\r\nhost: a.default.localhost\r\n\r\n", "405"),
     ];
     for (request, status) in cases {
@@ -50,6 +52,15 @@ async fn hosts_that_name_no_actor_are_told_so() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?} got {answer:?}");
         assert!(answer.contains("x-ate-reason: "), "{answer:?}");
     }
+}
+
+#[tokio::test]
+async fn a_golden_actor_takes_no_requests_even_while_it_runs() {
+    let (router, actor) = (Fixture::start().await, Actor::start("golden").await);
+    let route = Route { addr: actor.address.ip(), activation: Activation(1), default_port: actor.address.port() };
+    router.table.open(&ActorName::new("ate-golden", "a"), route);
+    assert_eq!(router.get("a.ate-golden.localhost", "/").await.status(), 404);
+    assert_eq!(actor.connections(), 0);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 
 mod record;
 mod space;
+mod torn;
 mod watch;
 mod writer;
 
@@ -58,16 +59,11 @@ pub struct EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Opens or creates the store in a directory of its own. Blocks: about two seconds with a million records.
+    /// Opens or creates the store in a directory of its own. Blocks: a second or two with a million records.
     pub fn open(path: impl AsRef<Path>) -> std::result::Result<Self, OpenError> {
         let path = path.as_ref();
         let explain = |e| open_error(path, e);
-        let db = Database::builder(path)
-            .cache_size(CACHE_BYTES)
-            .worker_threads(BACKGROUND_THREADS)
-            .manual_journal_persist(true)
-            .open()
-            .map_err(explain)?;
+        let db = open_database(path).map_err(explain)?;
         let options =
             || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES).manual_journal_persist(true);
         let records = db.keyspace("records", options).map_err(explain)?;
@@ -153,6 +149,33 @@ fn list(
         found.push((key, Record::decode(stored)?));
     }
     Ok(found)
+}
+
+fn open_database(path: &Path) -> std::result::Result<Database, fjall::Error> {
+    let open = || {
+        Database::builder(path)
+            .cache_size(CACHE_BYTES)
+            .worker_threads(BACKGROUND_THREADS)
+            .manual_journal_persist(true)
+            // The journal is checked by compressing again, which another version of the compressor may do differently.
+            .journal_compression(fjall::CompressionType::None)
+            .open()
+    };
+    let damaged = match open() {
+        Err(e @ fjall::Error::JournalRecovery(_)) => e,
+        opened => return opened,
+    };
+    let Some(cut) = torn::cut_last_group(path)? else { return Err(damaged) };
+    match open() {
+        Ok(db) => {
+            tracing::warn!("the last {} bytes of the journal were torn, as by a power cut, and are dropped", cut.len());
+            Ok(db)
+        }
+        Err(_) => {
+            cut.undo()?;
+            Err(damaged)
+        }
+    }
 }
 
 fn unavailable(e: fjall::Error) -> StoreError {

@@ -36,12 +36,16 @@ impl Traffic for Routes {
     }
 }
 
+/// The control plane's last word comes this long before the router gives up, so that whoever waits is told why.
+const ANSWER_IN_TIME: Duration = Duration::from_millis(500);
+
 /// The control plane as the router sees it.
 pub(crate) struct Wake(pub(crate) Control);
 
 #[async_trait]
 impl Waker for Wake {
     async fn wake(&self, actor: &ActorName, deadline: Instant) -> Result<Route, Error> {
+        let deadline = deadline.checked_sub(ANSWER_IN_TIME).unwrap_or(deadline);
         let running = self.0.resume(actor, false, deadline).await?;
         Ok(Route { addr: running.address, activation: running.activation, default_port: running.default_port })
     }

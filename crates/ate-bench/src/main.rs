@@ -1,0 +1,58 @@
+//! Measures what the project promises and prints it beside the goals.
+//!
+//! Ratios are measured in one run on one machine, interleaved. A goal that is missed is printed as missed.
+#![forbid(unsafe_code)]
+
+mod client;
+mod floor;
+mod gvisor;
+mod report;
+mod router;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Measure what the project promises.
+#[derive(Parser)]
+#[command(version, after_help = "Examples:\n  ate-bench --quick\n  ate-bench --json figures.json gvisor router")]
+struct Args {
+    /// 10 samples in place of 30
+    #[arg(long)]
+    quick: bool,
+    /// Also write the figures as a JSON array to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Only these groups
+    #[arg(value_parser = ["gvisor", "router"])]
+    names: Vec<String>,
+    #[command(subcommand)]
+    helper: Option<Helper>,
+}
+
+#[derive(Subcommand)]
+enum Helper {
+    /// Serves one floor sample per line on stdin; started by the benchmark itself
+    #[command(hide = true)]
+    FloorHelper { runsc: PathBuf, app: PathBuf, heap_mb: u32, dir: PathBuf },
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    if let Some(Helper::FloorHelper { runsc, app, heap_mb, dir }) = args.helper {
+        return floor::helper(&runsc, &app, heap_mb, &dir);
+    }
+    let samples = if args.quick { 10 } else { 30 };
+    let wanted = |name: &str| args.names.is_empty() || args.names.iter().any(|n| n == name);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut figures = Vec::new();
+    if wanted("gvisor") {
+        eprintln!("waking and suspending, {samples} times beside the floor …");
+        figures.extend(runtime.block_on(gvisor::run(samples))?);
+    }
+    if wanted("router") {
+        eprintln!("through the router and directly, {samples} times …");
+        figures.extend(runtime.block_on(router::run(samples))?);
+    }
+    report::publish(&figures, args.json.as_deref())
+}

@@ -1,0 +1,57 @@
+//! The harness of the black-box tests: a real node in a directory of its own, driven through the command
+//! line and through plain HTTP, as a user does.
+//!
+//! Nothing here knows the inside of the system. What a test needs from outside (sandbox builds, the image of
+//! the example actor) is laid out by `script/setup` under `.cache`.
+#![forbid(unsafe_code)]
+
+pub mod http;
+pub mod leftovers;
+pub mod node;
+pub mod until;
+
+use std::path::{Path, PathBuf};
+
+pub use node::{Node, Output};
+pub use until::{eventually, until};
+
+/// The builds of gVisor the tests use, oldest first.
+pub const RUNSC_OLD: &str = "20221219";
+pub const RUNSC_A: &str = "20240729-bookworm";
+pub const RUNSC_B: &str = "20240729-trixie";
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository this was built from")
+}
+
+/// Something `script/setup` provides.
+pub fn provided(path: &str) -> PathBuf {
+    let found = repository().join(".cache").join(path);
+    assert!(found.exists(), "{} is missing: run script/setup", found.display());
+    found
+}
+
+/// A real `runsc` of this build.
+pub fn runsc(build: &str) -> PathBuf {
+    provided(&format!("runsc/{build}/runsc"))
+}
+
+/// The reference of the example actor's image.
+pub fn counter_image() -> String {
+    format!("oci:{}", provided("images/counter").display())
+}
+
+/// The example actor's static program.
+pub fn counter_program() -> PathBuf {
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    provided(&format!("examples-target/{triple}/release/counter"))
+}
+
+/// A binary of this build, beside the running test.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
+    let dir = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
+    let binary = if dir.ends_with("deps") { dir.parent().unwrap_or(dir).join(name) } else { dir.join(name) };
+    assert!(binary.exists(), "{} is missing: run `cargo build --workspace` first", binary.display());
+    binary
+}
