@@ -17,7 +17,8 @@ use ateom::driver as pb;
 
 use crate::{
     node::Inner,
-    workers::{Command, Seat, Start, sandbox_key},
+    pins::Use,
+    workers::{Command, Seat, Start},
     workload::{Part, assemble, image_digest, manifest_images},
 };
 
@@ -59,7 +60,7 @@ impl Inner {
         let mut steps = Steps { last: begun, us: BTreeMap::new() };
         let Activate { worker, actor, activation, template, sandbox, source, timeout } = activate;
         self.fence.admit(&actor.uid, activation)?;
-        self.pins.pin(&worker, &template, &sandbox);
+        self.pins.pin(&worker, Use::Active, &template, &sandbox);
         let verified = self.context.verified.ensure(&sandbox).await?;
         steps.mark("node.assets");
         let workload = self.workload(&template).await?;
@@ -120,8 +121,8 @@ impl Inner {
 
     pub(crate) async fn prepare(&self, prepare: Prepare) -> Result<(), Error> {
         let Prepare { worker, template, sandbox, snapshot } = prepare;
-        self.pins.pin(&worker, &template, &sandbox);
-        let key = PrepareKey { template_uid: template.uid.clone(), sandbox: sandbox_key(&sandbox) };
+        self.pins.pin(&worker, Use::Prepared, &template, &sandbox);
+        let key = PrepareKey { template_uid: template.uid.clone(), sandbox: sandbox.key() };
         let verified = self.context.verified.ensure(&sandbox).await?;
         let workload = self.workload(&template).await?;
         if let Some(snapshot) = &snapshot {

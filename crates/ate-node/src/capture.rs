@@ -18,7 +18,7 @@ use ateom::driver as pb;
 use crate::{
     flight::Flights,
     node::Inner,
-    workers::{Capturing, Client, Command, Seat},
+    workers::{Begun, Capturing, Client, Command, Seat},
 };
 
 /// Tries to remove what a failed capture has uploaded; an upload that still ends makes the first ones fail.
@@ -54,12 +54,12 @@ impl Inner {
         self.fence.admit(&uid, activation)?;
         let actor = uid.clone();
         let begin = |reply| Command::BeginCapture { actor, activation, generation, reply };
-        let (client, seat, driver) = match self.workers.ask(&capture.worker, begin).await? {
+        let begun = match self.workers.ask(&capture.worker, begin).await? {
             Capturing::Done(captured) => return Ok(*captured),
-            Capturing::Begun { client, seat, driver } => (client, seat, driver),
+            Capturing::Begun(begun) => *begun,
         };
         let mut made = Made::default();
-        let work = self.write(&capture, &client, &seat, driver, &mut made);
+        let work = self.write(&capture, &begun, &mut made);
         let result = match tokio::time::timeout(capture.timeout, work).await {
             Ok(result) => result,
             Err(_) => {
@@ -89,9 +89,7 @@ impl Inner {
     async fn write(
         &self,
         capture: &Capture,
-        client: &Client,
-        seat: &Seat,
-        driver: Driver,
+        Begun { client, seat, driver }: &Begun,
         made: &mut Made,
     ) -> Result<Captured, Error> {
         let versions = self.versions(client, seat).await;
@@ -116,7 +114,7 @@ impl Inner {
         let files: Vec<DriverFile> =
             files.into_iter().map(|f| DriverFile { name: f.name, media_type: f.media_type }).collect();
         let files = staging.seal(&files, prefix.as_ref().and_then(Prefix::encoding)).await?;
-        let manifest = self.manifest_of(capture, seat, driver, versions, files);
+        let manifest = self.manifest_of(capture, seat, driver.clone(), versions, files);
         made.local = Some(manifest.digest());
         let snapshot = self.local.adopt(staging, &manifest).await?;
         let location = match prefix {

@@ -76,15 +76,18 @@ impl Reader {
                 if tail > 0 && lines.len() > 2 * tail {
                     lines.drain(..lines.len() - tail);
                 }
+                tokio::task::yield_now().await; // files are read a piece at a time
             }
         }
-        let skip = if tail == 0 { 0 } else { lines.len().saturating_sub(tail) };
-        for line in lines.drain(..).skip(skip) {
-            if tx.send(line).await.is_err() {
-                return Ok(());
-            }
+        if tail > 0 {
+            lines.drain(..lines.len().saturating_sub(tail));
         }
-        while follow {
+        if send(&mut lines, tx).await && follow { self.follow(tx).await } else { Ok(()) }
+    }
+
+    async fn follow(&mut self, tx: &mpsc::Sender<LogLine>) -> io::Result<()> {
+        let mut lines = Vec::new();
+        loop {
             tokio::select! {
                 () = sleep(POLL) => (),
                 () = tx.closed() => return Ok(()),
@@ -94,13 +97,10 @@ impl Reader {
                 self.open(&self.path.clone())?;
                 while self.read(&mut lines)? {}
             }
-            for line in lines.drain(..) {
-                if tx.send(line).await.is_err() {
-                    return Ok(());
-                }
+            if !send(&mut lines, tx).await {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     fn open(&mut self, path: &Path) -> io::Result<()> {
@@ -147,6 +147,16 @@ impl Reader {
         }
         Ok(read > 0)
     }
+}
+
+/// False when nobody reads any more.
+async fn send(lines: &mut Vec<LogLine>, tx: &mpsc::Sender<LogLine>) -> bool {
+    for line in lines.drain(..) {
+        if tx.send(line).await.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 fn older(path: &Path) -> PathBuf {

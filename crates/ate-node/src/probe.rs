@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::workers::{Herders, Verified, sandbox_key};
+use crate::workers::{Herders, Verified};
 
 /// The binaries are started to be asked their version and their options.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -59,7 +59,7 @@ impl Probes {
     }
 
     pub(crate) fn known(&self, sandbox: &SandboxRef) -> Option<Probed> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&sandbox_key(sandbox)).cloned()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&sandbox.key()).cloned()
     }
 
     pub(crate) fn learn(&self, sandbox: &SandboxRef, probed: Probed) {
@@ -67,7 +67,7 @@ impl Probes {
         if known.len() >= KEPT {
             known.clear();
         }
-        known.insert(sandbox_key(sandbox), probed);
+        known.insert(sandbox.key(), probed);
     }
 }
 

@@ -5,6 +5,7 @@ mod herder;
 mod pool;
 mod process;
 mod seat;
+mod state;
 mod verified;
 mod watcher;
 mod worker;
@@ -25,8 +26,8 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use client::{Client, Start};
 pub(crate) use herder::{Herders, clean_stale};
 use pool::Pool;
-pub(crate) use seat::{Capturing, Command, Reply, Seat, fenced};
-pub(crate) use verified::{Verified, sandbox_key};
+pub(crate) use seat::{Begun, Capturing, Command, Reply, Seat, fenced};
+pub(crate) use verified::Verified;
 
 use crate::{events::Hub, network::Links};
 

@@ -47,7 +47,13 @@ pub(crate) enum Capturing {
     /// It was done before; the answer is the same.
     Done(Box<Captured>),
     /// Go on: the actor is this capture's until it ends.
-    Begun { client: Client, seat: Box<Seat>, driver: Driver },
+    Begun(Box<Begun>),
+}
+
+pub(crate) struct Begun {
+    pub(crate) client: Client,
+    pub(crate) seat: Box<Seat>,
+    pub(crate) driver: Driver,
 }
 
 pub(crate) enum Command {

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use ate_api::{Error, id::Digest};
+use ate_api::{Error, canonical, id::Digest};
 use ate_sandbox::SandboxRef;
 use ateom::driver as pb;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::assets::AssetCache;
@@ -29,8 +30,7 @@ impl Verified {
             config_name: sandbox.config.name.clone(),
             config_revision: sandbox.config.revision,
             config_digest: sandbox.config.digest.to_string(),
-            config_json: serde_json::to_vec(&sandbox.config.values)
-                .map_err(|e| Error::new(ate_api::Reason::Internal, format!("cannot encode a configuration: {e}")))?,
+            config_json: canonical::to_vec(&Value::Object(sandbox.config.values.clone())),
             ..Default::default()
         };
         for asset in &sandbox.assets {
@@ -74,11 +74,4 @@ impl Changes {
             std::future::pending().await
         }
     }
-}
-
-/// Equal for sandboxes that behave equally: class, configuration and binaries, not what they are called.
-pub(crate) fn sandbox_key(sandbox: &SandboxRef) -> Digest {
-    let assets: BTreeMap<&str, &str> = sandbox.assets.iter().map(|a| (a.name.as_str(), a.sha256.as_str())).collect();
-    let text = serde_json::json!([sandbox.class, sandbox.config.digest.as_str(), assets]).to_string();
-    Digest::of(text.as_bytes())
 }

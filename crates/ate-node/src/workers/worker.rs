@@ -10,7 +10,7 @@
 
 use std::{future::pending, pin::Pin, time::Duration};
 
-use ate_agent::{Captured, NodeEvent, PrepareKey, WorkerPhase, WorkerReport};
+use ate_agent::{Captured, NodeEvent, PoolSpec, PrepareKey, WorkerPhase, WorkerReport};
 use ate_api::{
     Error, Reason,
     id::{Activation, Uid, WorkerId},
@@ -25,72 +25,14 @@ use super::{
     Context,
     client::{Client, Start},
     herder::Herder,
-    seat::{Capturing, Command, Reply, Seat, Started, fenced},
+    seat::{Begun, Capturing, Command, Reply, Seat, Started, fenced},
+    state::State,
     verified::Changes,
     watcher,
 };
-use ate_agent::PoolSpec;
 
 /// The herder allows itself 60 s; a sandbox that takes longer than this to end is ended with its herder.
 const RESET: Duration = Duration::from_secs(20);
-
-enum State {
-    Idle,
-    Starting {
-        seat: Box<Seat>,
-        waiters: Vec<Reply<Started>>,
-    },
-    Running {
-        seat: Box<Seat>,
-        started: Started,
-    },
-    Capturing {
-        seat: Box<Seat>,
-        started: Started,
-        generation: u64,
-    },
-    Frozen {
-        seat: Box<Seat>,
-        started: Started,
-        generation: u64,
-        captured: Box<Captured>,
-    },
-    /// The start failed or the actor ended. Waits for its release.
-    Failed {
-        seat: Box<Seat>,
-        error: Error,
-    },
-    Cleaning {
-        seat: Option<Box<Seat>>,
-        waiters: Vec<Reply<()>>,
-    },
-}
-
-impl State {
-    fn seat(&self) -> Option<&Seat> {
-        match self {
-            State::Idle => None,
-            State::Cleaning { seat, .. } => seat.as_deref(),
-            State::Starting { seat, .. }
-            | State::Running { seat, .. }
-            | State::Capturing { seat, .. }
-            | State::Frozen { seat, .. }
-            | State::Failed { seat, .. } => Some(seat),
-        }
-    }
-
-    fn word(&self) -> &'static str {
-        match self {
-            State::Idle => "idle",
-            State::Starting { .. } => "starting an actor",
-            State::Running { .. } => "running an actor",
-            State::Capturing { .. } => "taking a snapshot",
-            State::Frozen { .. } => "frozen",
-            State::Failed { .. } => "waiting for its release",
-            State::Cleaning { .. } => "being cleaned",
-        }
-    }
-}
 
 /// What an operation of the herder came to.
 enum Done {
@@ -123,6 +65,8 @@ pub(super) struct Worker {
     /// Operations under way. Dropped by a release; the herder's Reset ends them on its side.
     operations: FuturesUnordered<Operation>,
     ended: mpsc::Receiver<pb::Event>,
+    /// An end that was heard of before the start's own answer.
+    ended_early: Option<pb::Event>,
     /// Why the herder cannot be kept.
     beyond_use: Option<String>,
 }
@@ -131,6 +75,7 @@ impl Worker {
     pub(super) fn new(id: WorkerId, context: Context, herder: Herder, spec: watch::Receiver<PoolSpec>) -> Self {
         Worker {
             ended: watcher::watch(herder.client.clone()),
+            ended_early: None,
             client: herder.client.clone(),
             configs: context.verified.changes(),
             state: State::Idle,
@@ -174,6 +119,10 @@ impl Worker {
         let lost = Error::new(Reason::WorkerLost, why.as_deref().unwrap_or("the worker was stopped"));
         let end = why.map_or(End::Stopped, End::Lost);
         self.herder.end(matches!(end, End::Stopped)).await;
+        // Known before anybody is answered, so that nobody takes a worker that is gone for a free one.
+        if let End::Lost(message) = &end {
+            self.context.hub.lost(&self.id, message.clone());
+        }
         // A release got what it asked for: nothing of the actor is left. Everybody else learns of the loss.
         match self.state {
             State::Cleaning { waiters, .. } => waiters.into_iter().for_each(|w| drop(w.send(Ok(())))),
@@ -271,9 +220,9 @@ impl Worker {
                     version: info.driver_version.clone(),
                     contract: info.contract_version,
                 };
-                let begun = Capturing::Begun { client: self.client.clone(), seat: seat.clone(), driver };
+                let begun = Begun { client: self.client.clone(), seat: seat.clone(), driver };
                 self.state = State::Capturing { seat, started, generation };
-                Ok(begun)
+                Ok(Capturing::Begun(Box::new(begun)))
             }
             other => {
                 self.state = other;
@@ -369,7 +318,7 @@ impl Worker {
             | State::Frozen { seat, .. }
             | State::Failed { seat, .. } => seat,
         };
-        self.state = State::Cleaning { seat: Some(seat), waiters: vec![reply] };
+        self.state = State::Cleaning { seat, waiters: vec![reply] };
         self.operations.clear();
         let client = self.client.clone();
         self.operations.push(Box::pin(async move { Done::Reset(client.reset(RESET).await) }));
@@ -414,6 +363,9 @@ impl Worker {
         };
         self.report();
         waiters.into_iter().for_each(|w| drop(w.send(result.clone())));
+        if let Some(event) = self.ended_early.take() {
+            self.actor_ended(event);
+        }
     }
 
     fn actor_ended(&mut self, event: pb::Event) {
@@ -422,6 +374,10 @@ impl Worker {
         let Some(seat) = current.cloned() else { return };
         match &self.state {
             State::Running { .. } | State::Frozen { .. } => (),
+            State::Starting { .. } => {
+                self.ended_early = Some(event);
+                return;
+            }
             // The operation under way fails by itself and says so; Failed was announced; Cleaning is the cure.
             _ => return,
         }
