@@ -211,8 +211,19 @@ impl Repository {
         Ok(removed)
     }
 
+    /// A template's author chooses the location and the node writes there with its own power, so of this machine's
+    /// folders only those below the default one may be named.
     fn location(&self, text: &str) -> Result<Location, Error> {
-        if text == DEFAULT_LOCATION { Ok(self.inner.default.clone()) } else { Location::parse(text) }
+        let default = &self.inner.default;
+        if text == DEFAULT_LOCATION {
+            return Ok(default.clone());
+        }
+        let location = Location::parse(text)?;
+        if location.is_folder() && !location.is_within(default) {
+            let problem = format!("a folder must lie below {default}, where this node keeps its objects");
+            return Err(Error::Location { location: text.to_owned(), problem });
+        }
+        Ok(location)
     }
 
     fn place(&self, prefix: &Prefix) -> Result<Place, Error> {

@@ -42,6 +42,11 @@ impl Location {
     pub(super) fn is_folder(&self) -> bool {
         self.0.starts_with("file:")
     }
+
+    /// Whether it is the other or lies below it.
+    pub(super) fn is_within(&self, other: &Location) -> bool {
+        self.0.strip_prefix(&other.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
 }
 
 impl fmt::Display for Location {
@@ -136,6 +141,15 @@ mod tests {
             assert_eq!(prefix.to_string().parse::<Prefix>().unwrap(), prefix);
             assert!(prefix.to_string().ends_with(&format!("/actors/{UID}/00000007-12")));
         }
+    }
+
+    #[test]
+    fn a_location_lies_within_another_only_by_whole_names() {
+        let within = |a: &str, b: &str| Location::parse(a).unwrap().is_within(&Location::parse(b).unwrap());
+        assert!(within("file:///data/objects", "file:///data/objects"));
+        assert!(within("file:///data/objects/team", "file:///data/objects"));
+        assert!(!within("file:///data/objects-of-others", "file:///data/objects"));
+        assert!(!within("file:///etc", "file:///data/objects"));
     }
 
     #[test]

@@ -389,7 +389,7 @@ async fn a_bucket_copied_into_a_folder_can_be_read() {
 async fn what_is_not_a_location_is_refused() {
     let w = World::new().await;
     let uid = Uid::generate();
-    for bad in ["", "ftp://x/y", "file:///a/../b", "s3://bucket/../x"] {
+    for bad in ["", "ftp://x/y", "file:///etc", "file:///a/../b", "s3://bucket/../x"] {
         let e = w.repository.prefix(bad, &uid, 1, Activation(1)).unwrap_err();
         assert_eq!(e.reason(), Reason::Invalid, "{bad}: {e}");
     }
