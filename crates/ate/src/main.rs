@@ -7,6 +7,7 @@ mod client;
 mod documents;
 mod failure;
 mod kind;
+mod programs;
 mod progress;
 mod show;
 mod target;

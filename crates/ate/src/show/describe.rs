@@ -100,17 +100,14 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// `sandboxConfig` → `Sandbox Config`.
+/// `sandboxConfig` → `Sandbox Config`, `goldenActorID` → `Golden Actor ID`.
 fn words(key: &str) -> String {
     let mut out = String::new();
-    for (i, c) in key.chars().enumerate() {
-        match c {
-            c if i == 0 => out.extend(c.to_uppercase()),
-            c if c.is_uppercase() => {
-                out.push(' ');
-                out.push(c);
-            }
-            c => out.push(c),
+    for c in key.chars() {
+        match out.chars().last() {
+            None => out.extend(c.to_uppercase()),
+            Some(before) if c.is_uppercase() && !before.is_uppercase() => out.extend([' ', c]),
+            Some(_) => out.push(c),
         }
     }
     out
@@ -142,7 +139,7 @@ mod tests {
     fn a_description_shows_spec_status_conditions_and_events() {
         let value = json!({
             "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"team": "a"}},
-            "spec": {"sandboxClass": "gvisor", "containers": [{"name": "app", "image": "x"}], "ports": [80, 81]},
+            "spec": {"sandboxClass": "gvisor", "goldenActorID": "x", "containers": [{"name": "app", "image": "x"}], "ports": [80, 81]},
             "status": {
                 "size": 2048, "empty": null,
                 "conditions": [{"type": "Ready", "status": "False", "reason": "Fetching", "message": "3 of 9 MiB",
@@ -158,6 +155,7 @@ mod tests {
             "Atespace:             default",
             "Created:              2026-01-01T00:00:00Z (3m ago)",
             "  Sandbox Class:      gvisor",
+            "  Golden Actor ID:    x",
             "    app:",
             "      image:          x",
             "  Ports:              80, 81",

@@ -3,26 +3,24 @@
 //!
 //! Goes through the API like any client, so it can do nothing that a user could not.
 
-use std::collections::HashMap;
-
 use ate_api::{
     Error, Reason, ateapi,
     id::DEFAULT_SPACE,
     resource::{API_VERSION, ObjectMeta, WorkerPool, WorkerPoolSpec},
 };
-use ate_sandbox::ClassDescriptor;
+use ate_sandbox::{ClassDescriptor, Registry, registry::PREFIX};
 
-use super::herders;
 use crate::{
     client::Client,
     failure::{Failure, Outcome, Trying as _},
     kind::Kind,
+    programs,
     show::print,
     verb::{apply::word, sandbox::Import},
 };
 
 /// Makes what is missing, if nothing at all is configured.
-pub(crate) async fn configure(client: &Client, classes: &HashMap<String, ClassDescriptor>, workers: u32) -> Outcome {
+pub(crate) async fn configure(client: &Client, classes: &Registry, workers: u32) -> Outcome {
     for kind in [Kind::SandboxConfig, Kind::WorkerPool, Kind::ActorTemplate] {
         if !client.list(kind, "").await?.is_empty() {
             return Ok(());
@@ -35,9 +33,7 @@ pub(crate) async fn configure(client: &Client, classes: &HashMap<String, ClassDe
         Err(status) if status.code() == tonic::Code::AlreadyExists => {}
         Err(status) => return Err(Failure::new("cannot create atespace/default", Error::from(&status))),
     }
-    let mut classes: Vec<&ClassDescriptor> = classes.values().collect();
-    classes.sort_by(|a, b| a.name.cmp(&b.name));
-    for class in classes {
+    for class in classes.classes().map(|herder| &herder.descriptor) {
         match found(class) {
             Ok(assets) => {
                 Import::first(&class.name, format!("{}-default", class.name), assets).run(client).await?;
@@ -54,7 +50,7 @@ pub(crate) async fn configure(client: &Client, classes: &HashMap<String, ClassDe
 
 /// Where the class's binaries are, or the first that is not there.
 fn found(class: &ClassDescriptor) -> Result<Vec<(String, String)>, &str> {
-    let path = |program: &str| (!program.is_empty()).then(|| herders::on_path(program)).flatten();
+    let path = |program: &str| (!program.is_empty()).then(|| programs::on_path(program)).flatten();
     let required = class.required_assets.iter();
     required
         .map(|asset| match path(&asset.found_on_path_as) {
@@ -72,7 +68,7 @@ async fn pool(client: &Client, class: &ClassDescriptor, workers: u32) -> Outcome
         metadata: ObjectMeta { name: name.to_owned(), namespace: DEFAULT_SPACE.to_owned(), ..Default::default() },
         spec: WorkerPoolSpec {
             replicas: i32::try_from(workers).unwrap_or(i32::MAX),
-            ateom_image: format!("{}{}", herders::PREFIX, class.name),
+            ateom_image: format!("{}{}", PREFIX, class.name),
             template: None,
             sandbox_class: class.name.clone(),
             sandbox_config_name: None,

@@ -3,16 +3,19 @@
 mod adapters;
 mod data_dir;
 mod first_start;
-pub(crate) mod herders;
 mod listen;
 pub(crate) mod settings;
 mod signals;
 mod system;
 
-use std::{net::SocketAddr, path::PathBuf, time::Instant};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use ate_api::{Error, Reason};
-use ate_control::Classes;
+use ate_sandbox::{Registry, registry::PREFIX};
 use clap::Args;
 
 use self::{
@@ -54,7 +57,7 @@ impl Up {
         let mut signals = Signals::listen()?;
         // What may be refused comes first, so that nothing has to be undone.
         let _lock = data_dir::lock(&settings.data_dir)?;
-        let classes = classes(&settings)?;
+        let classes = classes(&settings.herder_dir)?;
         let api = ApiListener::bind(&settings.listen).await?;
         let router = listen::tcp(settings.router_listen, "--router-listen").await?;
         let server = api.server()?;
@@ -87,10 +90,10 @@ impl Up {
 }
 
 /// Says where things are.
-fn introduce(settings: &Settings, server: &str, router_port: u16, classes: &Classes) {
-    let mut names: Vec<String> =
-        classes.values().map(|c| format!("{} ({} {})", c.name, c.driver_name, c.driver_version)).collect();
-    names.sort_unstable();
+fn introduce(settings: &Settings, server: &str, router_port: u16, classes: &Registry) {
+    let described = classes.classes().map(|herder| &herder.descriptor);
+    let names: Vec<String> =
+        described.map(|c| format!("{} ({} {})", c.name, c.driver_name, c.driver_version)).collect();
     print(&format!(
         "ate {}\n  data       {}\n  API        {server}\n  router     \
          http://ACTOR.ATESPACE.localhost:{router_port}/\n  sandboxes  {}\n",
@@ -101,7 +104,7 @@ fn introduce(settings: &Settings, server: &str, router_port: u16, classes: &Clas
 }
 
 /// Makes the first configuration if there is none, and says that all is ready.
-async fn ready(settings: &Settings, server: &str, router: SocketAddr, classes: &Classes) -> Outcome {
+async fn ready(settings: &Settings, server: &str, router: SocketAddr, classes: &Registry) -> Outcome {
     let begun = Instant::now();
     if !settings.empty {
         let client = Client::connect(server).await?;
@@ -121,16 +124,19 @@ async fn ready(settings: &Settings, server: &str, router: SocketAddr, classes: &
     Ok(())
 }
 
-/// What the installed herders say of their classes.
-fn classes(settings: &Settings) -> Outcome<Classes> {
-    let found = herders::find(&settings.herder_dir);
-    if found.is_empty() {
-        let message = format!("there is no herder (a program ateom-CLASS) in {}", settings.herder_dir.display());
+/// The installed herders. One that does not work is told, and left out.
+fn classes(herder_dir: &Path) -> Outcome<Registry> {
+    let (classes, unusable) = Registry::discover(&[herder_dir.to_owned()], ateom::CONTRACT_VERSION);
+    for e in unusable {
+        eprintln!("warning: a herder is left out: {e}");
+    }
+    if classes.classes().next().is_none() {
+        let message = format!("there is no usable herder (a program {PREFIX}CLASS) in {}", herder_dir.display());
         return Err(Error::new(Reason::NotFound, message)
-            .hint("put ateom-gvisor beside the ate program, or name its directory with --herder-dir"))
+            .hint(format!("put {PREFIX}gvisor beside the ate program, or name its directory with --herder-dir")))
         .trying(|| "cannot start".to_owned());
     }
-    found.iter().map(|herder| Ok((herder.class.clone(), herder.describe()?))).collect()
+    Ok(classes)
 }
 
 fn log_to_stderr(filter: &str) -> Outcome {

@@ -7,7 +7,6 @@ use ate_node::network::Cidr;
 use clap::Args;
 use serde::Deserialize;
 
-use super::herders;
 use crate::failure::{Outcome, Trying as _};
 
 pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/ate";
@@ -121,7 +120,10 @@ impl Settings {
                 None => address(DEFAULT_ROUTER_LISTEN).trying(String::new)?,
             },
             objects_dir: absolute(flags.objects_dir.or(file.objects_dir).unwrap_or_else(|| data_dir.join("objects")))?,
-            herder_dir: flags.herder_dir.or(file.herder_dir).unwrap_or_else(herders::default_dir),
+            herder_dir: match flags.herder_dir.or(file.herder_dir) {
+                Some(dir) => dir,
+                None => own_dir(),
+            },
             worker_cidr: match flags.worker_cidr.or(file.worker_cidr) {
                 None => Cidr::DEFAULT,
                 Some(text) => text
@@ -137,6 +139,11 @@ impl Settings {
             data_dir,
         })
     }
+}
+
+/// Where this program is; the herders are installed beside it.
+pub(crate) fn own_dir() -> PathBuf {
+    ate_sandbox::registry::directories(None).pop().unwrap_or_else(|| "/usr/local/bin".into())
 }
 
 fn cores() -> u32 {

@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use ate_api::{Error, Reason};
-use ate_control::{Classes, Control};
+use ate_control::Control;
 use ate_node::Node;
 use ate_router::{RouteTable, Router, RouterOptions};
+use ate_sandbox::Registry;
 use ate_store::{EmbeddedStore, Store};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
@@ -40,7 +41,7 @@ impl System {
         api: ApiListener,
         router: TcpListener,
         router_port: u16,
-        classes: Classes,
+        classes: Registry,
     ) -> Outcome<System> {
         let what = || "cannot start".to_owned();
         let path = settings.data_dir.join("control");

@@ -2,13 +2,14 @@
 
 use std::{path::PathBuf, process::Command};
 
-use ate_sandbox::Check;
+use ate_sandbox::{Check, Registry, registry::Herder};
 use clap::Args;
 
 use crate::{
     failure::{Failure, Outcome},
+    programs,
     show::{human, print, render, table::Table},
-    up::{herders, settings::DEFAULT_DATA_DIR},
+    up::settings::{DEFAULT_DATA_DIR, own_dir},
 };
 
 /// Snapshots, images and binaries of a few small actors.
@@ -26,6 +27,9 @@ pub(crate) struct Doctor {
     /// Where `ate up` will keep its data.
     #[arg(long, env = "ATE_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
     data_dir: PathBuf,
+    /// Where the herders (programs ateom-CLASS) are [default: beside this program].
+    #[arg(long, env = "ATE_HERDER_DIR", value_name = "DIR")]
+    herder_dir: Option<PathBuf>,
     #[arg(short, long, value_enum, default_value = "table")]
     output: Form,
 }
@@ -39,11 +43,20 @@ enum Form {
 impl Doctor {
     pub(crate) fn run(self) -> Outcome {
         let mut groups = vec![("machine".to_owned(), machine(&self.data_dir))];
-        let found = herders::find(&herders::default_dir());
-        if found.is_empty() {
-            groups.push(("sandboxes".to_owned(), vec![no_herder()]));
+        let (classes, unusable) =
+            Registry::discover(&[self.herder_dir.unwrap_or_else(own_dir)], ateom::CONTRACT_VERSION);
+        let broken = unusable.iter().map(|e| check("herder", false, e.to_string(), "install it anew"));
+        let mut sandboxes: Vec<Check> = broken.collect();
+        if classes.classes().next().is_none() && sandboxes.is_empty() {
+            sandboxes.push(check(
+                "herder",
+                false,
+                "no program ateom-CLASS was found",
+                "put ateom-gvisor beside the ate program",
+            ));
         }
-        groups.extend(found.iter().map(|herder| (herder.class.clone(), ask(herder))));
+        groups.push(("sandboxes".to_owned(), sandboxes));
+        groups.extend(classes.classes().map(|herder| (herder.descriptor.name.clone(), ask(herder))));
 
         match self.output {
             Form::Json => {
@@ -140,7 +153,7 @@ fn at_least(release: &str, major: u32, minor: u32) -> bool {
 }
 
 fn program(name: &str, fix: &str) -> Check {
-    match herders::on_path(name) {
+    match programs::on_path(name) {
         Some(path) => check(name, true, path.display().to_string(), ""),
         None => check(name, false, "not on the PATH", fix),
     }
@@ -159,13 +172,8 @@ fn space(data_dir: &std::path::Path) -> Check {
     }
 }
 
-fn no_herder() -> Check {
-    let fix = "put ateom-gvisor beside the ate program";
-    check("herders", false, "no program ateom-CLASS was found", fix)
-}
-
 /// The herder itself, and what it says of its own needs.
-fn ask(herder: &herders::Herder) -> Vec<Check> {
+fn ask(herder: &Herder) -> Vec<Check> {
     let program = herder.program.display();
     let failed = |detail: String| vec![check("herder", false, detail, "install it anew")];
     let output = match Command::new(&herder.program).arg("doctor").output() {

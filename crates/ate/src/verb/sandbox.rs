@@ -7,6 +7,7 @@ use ate_api::{
     resource::{API_VERSION, Asset, ObjectMeta, SandboxConfig, SandboxConfigSpec},
     v1::{ImportRequest, ImportResponse, apply_response, import_request},
 };
+use ate_sandbox::host::arch;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use tokio::{io::AsyncReadExt as _, sync::mpsc};
@@ -197,15 +198,6 @@ async fn upload(client: &Client, asset: &str, path: &Path) -> Outcome<(ImportRes
     read.trying(what)?;
     progress.end();
     Ok((imported, media_type))
-}
-
-/// This machine's architecture in Go's words, as SandboxConfig has them.
-fn arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 #[cfg(test)]
