@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use ate_api::ateapi::{ActorRef, ResumeActorRequest, SuspendActorRequest, control_client::ControlClient};
+use ate_api::ateapi::{ActorRef, SuspendActorRequest, control_client::ControlClient};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, client::conn::http1::SendRequest};
@@ -18,13 +18,13 @@ use tonic::transport::Channel;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One kept-alive connection that sends every request to the same host name.
-pub struct Http {
+pub(crate) struct Http {
     sender: SendRequest<Empty<Bytes>>,
     host: String,
 }
 
 impl Http {
-    pub async fn connect(address: SocketAddr, host: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(address: SocketAddr, host: &str) -> anyhow::Result<Self> {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
@@ -33,7 +33,7 @@ impl Http {
     }
 
     /// Milliseconds until the head of a 200 was there.
-    pub async fn get(&mut self, path: &str) -> anyhow::Result<f64> {
+    pub(crate) async fn get(&mut self, path: &str) -> anyhow::Result<f64> {
         let request = Request::get(path).header("host", &self.host).body(Empty::new())?;
         let began = Instant::now();
         self.sender.ready().await?;
@@ -47,24 +47,19 @@ impl Http {
 }
 
 /// `ateapi.Control` of one node.
-pub struct Api(ControlClient<Channel>);
+pub(crate) struct Api(ControlClient<Channel>);
 
 impl Api {
-    pub async fn connect(url: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(url: &str) -> anyhow::Result<Self> {
         let channel = Channel::from_shared(url.to_owned())?.connect().await?;
         Ok(Api(ControlClient::new(channel)))
     }
 
     /// Milliseconds of the call; the worker is free again when it returns.
-    pub async fn suspend(&mut self, actor: &str) -> anyhow::Result<f64> {
+    pub(crate) async fn suspend(&mut self, actor: &str) -> anyhow::Result<f64> {
         let began = Instant::now();
         self.0.suspend_actor(SuspendActorRequest { actor_ref: Some(reference(actor)) }).await?;
         Ok(began.elapsed().as_secs_f64() * 1000.0)
-    }
-
-    pub async fn resume(&mut self, actor: &str) -> anyhow::Result<()> {
-        self.0.resume_actor(ResumeActorRequest { actor_ref: Some(reference(actor)), boot: false }).await?;
-        Ok(())
     }
 }
 

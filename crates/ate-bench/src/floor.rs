@@ -28,7 +28,7 @@ const MAC_INSIDE: &str = "02:00:00:00:00:02";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The helper process, asked for one sample at a time.
-pub struct Floor {
+pub(crate) struct Floor {
     child: Child,
     ask: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -36,7 +36,7 @@ pub struct Floor {
 
 impl Floor {
     /// `app` is the static actor program, `heap_mb` what it touches before it is ready.
-    pub fn start(runsc: &Path, app: &Path, heap_mb: u32, dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(runsc: &Path, app: &Path, heap_mb: u32, dir: &Path) -> anyhow::Result<Self> {
         let me = std::env::current_exe()?;
         let mut child = Command::new("unshare")
             .args(["--mount", "--net", "--propagation", "private", "sh", "-ec"])
@@ -59,7 +59,7 @@ impl Floor {
     }
 
     /// Milliseconds from the first runsc command to the first HTTP 200.
-    pub fn sample(&mut self) -> anyhow::Result<f64> {
+    pub(crate) fn sample(&mut self) -> anyhow::Result<f64> {
         writeln!(self.ask, "sample")?;
         self.line()?.parse().context("the floor helper failed; its message is above")
     }
@@ -79,7 +79,7 @@ impl Drop for Floor {
 }
 
 /// What the helper process runs.
-pub fn helper(runsc: &Path, app: &Path, heap_mb: u32, dir: &Path) -> anyhow::Result<()> {
+pub(crate) fn helper(runsc: &Path, app: &Path, heap_mb: u32, dir: &Path) -> anyhow::Result<()> {
     let hand = Hand { runsc: runsc.to_owned(), dir: dir.to_owned() };
     hand.write_bundles(app, heap_mb)?;
     hand.make_image()?;

@@ -15,7 +15,7 @@ const ACTOR: &str = "bench";
 const HOST: &str = "bench.default.localhost";
 
 /// Wakes and suspends one actor on one worker, with one sample of the floor between any two wakes.
-pub async fn run(samples: usize) -> anyhow::Result<Vec<Figure>> {
+pub(crate) async fn run(samples: usize) -> anyhow::Result<Vec<Figure>> {
     let node = Node::with_pool(1);
     let heap = format!("    env: [{{name: HEAP_MB, value: \"{HEAP_MB}\"}}]\n");
     node.template(&node::counter_with("bench", "  idleTimeout: \"0\"\n", &heap), "bench");

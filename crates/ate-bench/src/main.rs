@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod control;
 mod floor;
 mod gvisor;
 mod report;
@@ -24,7 +25,7 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Only these groups
-    #[arg(value_parser = ["gvisor", "router"])]
+    #[arg(value_parser = ["gvisor", "router", "control"])]
     names: Vec<String>,
     #[command(subcommand)]
     helper: Option<Helper>,
@@ -53,6 +54,10 @@ fn main() -> anyhow::Result<()> {
     if wanted("router") {
         eprintln!("through the router and directly, {samples} times …");
         figures.extend(runtime.block_on(router::run(samples))?);
+    }
+    if wanted("control") {
+        eprintln!("the control plane alone, with a thousand and with a million actors …");
+        figures.extend(runtime.block_on(control::run(args.quick))?);
     }
     report::publish(&figures, args.json.as_deref())
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// Which side of the goal is good.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Goal {
+pub(crate) enum Goal {
     AtMost(f64),
     AtLeast(f64),
     /// Shown for reference.
@@ -35,20 +35,20 @@ impl Goal {
 
 /// One line of the report.
 #[derive(Debug, Clone, Serialize)]
-pub struct Figure {
-    pub name: String,
-    pub value: f64,
-    pub unit: String,
-    pub goal: Option<String>,
-    pub met: Option<bool>,
-    pub samples: usize,
+pub(crate) struct Figure {
+    pub(crate) name: String,
+    pub(crate) value: f64,
+    pub(crate) unit: String,
+    pub(crate) goal: Option<String>,
+    pub(crate) met: Option<bool>,
+    pub(crate) samples: usize,
     /// p10–p90 of what the value was computed from, in words.
-    pub spread: String,
-    pub note: String,
+    pub(crate) spread: String,
+    pub(crate) note: String,
 }
 
 impl Figure {
-    pub fn new(name: &str, value: f64, unit: &str, goal: Goal, samples: usize) -> Self {
+    pub(crate) fn new(name: &str, value: f64, unit: &str, goal: Goal, samples: usize) -> Self {
         let value = (value * 1000.0).round() / 1000.0;
         Figure {
             name: name.to_owned(),
@@ -63,13 +63,13 @@ impl Figure {
     }
 
     #[must_use]
-    pub fn spread(mut self, of: &Samples) -> Self {
+    pub(crate) fn spread(mut self, of: &Samples) -> Self {
         self.spread = format!("{:.3}–{:.3}", of.quantile(0.1), of.quantile(0.9));
         self
     }
 
     #[must_use]
-    pub fn note(mut self, note: impl Into<String>) -> Self {
+    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
         self.note = note.into();
         self
     }
@@ -77,29 +77,24 @@ impl Figure {
 
 /// Measured values of one thing, in one unit.
 #[derive(Debug, Clone, Default)]
-pub struct Samples(Vec<f64>);
+pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
-    pub fn push(&mut self, value: f64) {
+    pub(crate) fn push(&mut self, value: f64) {
         let at = self.0.partition_point(|v| *v < value);
         self.0.insert(at, value);
     }
 
-    pub fn from_unsorted(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        Samples(values)
-    }
-
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub fn p50(&self) -> f64 {
+    pub(crate) fn p50(&self) -> f64 {
         self.quantile(0.5)
     }
 
     /// Linear interpolation between the two nearest samples; not a number when there are none.
-    pub fn quantile(&self, q: f64) -> f64 {
+    pub(crate) fn quantile(&self, q: f64) -> f64 {
         let Some(last) = self.0.len().checked_sub(1) else { return f64::NAN };
         let at = q * last as f64;
         let (low, high) = (self.0[at.floor() as usize], self.0[at.ceil() as usize]);
@@ -108,7 +103,7 @@ impl Samples {
 }
 
 /// Prints the table and, if asked, writes the JSON.
-pub fn publish(figures: &[Figure], json: Option<&Path>) -> anyhow::Result<()> {
+pub(crate) fn publish(figures: &[Figure], json: Option<&Path>) -> anyhow::Result<()> {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_header(["name", "value", "goal", "", "samples", "p10–p90", "note"]);
@@ -143,7 +138,10 @@ mod tests {
 
     #[test]
     fn quantiles_interpolate_between_neighbours() {
-        let s = Samples::from_unsorted(vec![4.0, 1.0, 3.0, 2.0]);
+        let mut s = Samples::default();
+        for value in [4.0, 1.0, 3.0, 2.0] {
+            s.push(value);
+        }
         assert_eq!(s.p50(), 2.5);
         assert_eq!(s.quantile(0.0), 1.0);
         assert_eq!(s.quantile(1.0), 4.0);

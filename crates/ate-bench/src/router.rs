@@ -22,7 +22,7 @@ const BURST: Duration = Duration::from_secs(1);
 /// Single requests per sample of the overhead, so that one interruption does not decide.
 const REQUESTS: usize = 20;
 
-pub async fn run(samples: usize) -> anyhow::Result<Vec<Figure>> {
+pub(crate) async fn run(samples: usize) -> anyhow::Result<Vec<Figure>> {
     let node = Node::with_pool(1);
     node.template(&node::counter("bench", "  idleTimeout: \"0\"\n"), "bench");
     node.actor("bench", "bench");
