@@ -47,11 +47,12 @@ pub fn counter_program() -> PathBuf {
     provided(&format!("examples-target/{triple}/release/counter"))
 }
 
-/// A binary of this build, beside the running test.
+/// A binary of this build: beside the running program, or one above when that is a test (`target/PROFILE/deps`).
 pub fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this test");
-    let dir = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
-    let binary = if dir.ends_with("deps") { dir.parent().unwrap_or(dir).join(name) } else { dir.join(name) };
+    let me = std::env::current_exe().expect("the path of this program");
+    let dir = me.parent().expect("its directory");
+    let dir = if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir };
+    let binary = dir.join(name);
     assert!(binary.exists(), "{} is missing: run `cargo build --workspace` first", binary.display());
     binary
 }
