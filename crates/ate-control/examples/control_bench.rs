@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     for actors in actors {
         let dir = tempfile::tempdir()?;
-        let store = Arc::new(EmbeddedStore::open(dir.path())?);
+        let store = Arc::new(EmbeddedStore::open(dir.path().join("store"))?);
         let load = Load {
             actors,
             concurrency: number("BENCH_CONCURRENCY", 32) as usize,
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             duration: Duration::from_secs(number("BENCH_SECONDS", 10)),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let figures = runtime.block_on(run(&load, store))?;
+        let figures = runtime.block_on(run(&load, store, dir.path()))?;
         println!("{}", serde_json::to_string(&figures)?);
         runtime.shutdown_timeout(Duration::from_secs(5));
     }

@@ -9,7 +9,7 @@ use ate_agent::NodeAgent;
 use ate_api::{Error, id::ActorName};
 use ate_sandbox::Registry;
 use ate_store::Store;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -52,15 +52,16 @@ impl Control {
             admitted: Default::default(),
             catalog: Catalog::new(),
             turns: Arc::new(Turns::default()),
+            live: Default::default(),
             recent: Mutex::default(),
             assets: Mutex::default(),
             asset_changes: broadcast::channel(ASSET_CHANGES).0,
-            garbage: Notify::new(),
+            garbage: Default::default(),
             config_ready: watch::channel(0).0,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        core.load().await?;
+        core.load_catalog().await?;
         let recovered = core.recover_all().await?;
         if recovered > 0 {
             tracing::info!(recovered, "actors that held a worker are back at their last committed generation");

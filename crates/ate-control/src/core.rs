@@ -12,7 +12,7 @@ use ate_api::{
     id::{Activation, ActorName, Digest, Uid, WorkerId},
 };
 use ate_sandbox::{Admitted, Registry};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -20,9 +20,10 @@ use crate::{
     db::Db,
     options::Options,
     policy::prepare::Recent,
+    reconcile::garbage::Fresh,
     scheduler::{Scheduler, Stage},
     traffic::Traffic,
-    workflow::turns::Turns,
+    workflow::{live::Live, turns::Turns},
 };
 
 /// A running actor, as the router needs it.
@@ -46,12 +47,13 @@ pub(crate) struct Core {
     pub(crate) catalog: Catalog,
     pub(crate) scheduler: Scheduler,
     pub(crate) turns: Arc<Turns>,
+    pub(crate) live: Live,
     pub(crate) recent: Mutex<Recent>,
     /// Last word of the node on each asset.
     pub(crate) assets: Mutex<HashMap<Digest, AssetReport>>,
     pub(crate) asset_changes: broadcast::Sender<AssetReport>,
-    /// There is something in the deletion queue.
-    pub(crate) garbage: Notify,
+    /// What is new in the deletion queue.
+    pub(crate) garbage: Fresh,
     /// Counts configurations that came to work.
     pub(crate) config_ready: tokio::sync::watch::Sender<u64>,
     /// Set once nothing new is to be started.

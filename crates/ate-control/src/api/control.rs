@@ -30,7 +30,7 @@ type Reply<T> = Result<Response<T>, Status>;
 impl Control for ControlService {
     async fn get_actor(&self, request: Request<GetActorRequest>) -> Reply<GetActorResponse> {
         let name = names::actor(request.into_inner().actor_ref)?;
-        let found = self.0.db.actor(&name).await?;
+        let found = self.0.load(&name).await?;
         Ok(Response::new(GetActorResponse { actor: Some(actor(&name, &found)) }))
     }
 
@@ -111,7 +111,7 @@ impl Control for ControlService {
         for (key, v) in page {
             let Some(name) = keys::actor_of(&key) else { continue };
             let stored = Stored { version: v.version, value: unpack(&key, &v.value)? };
-            actors.push(actor(&name, &stored));
+            actors.push(actor(&name, &self.0.freshest(&name, stored)));
         }
         Ok(Response::new(ListActorsResponse { actors, next_page_token }))
     }
@@ -262,7 +262,7 @@ fn snapshot_info(s: &crate::records::Snapshot) -> SnapshotInfo {
 async fn worker(core: &Core, w: &scheduler::Worker) -> Result<ateapi::Worker, Error> {
     let holder = w.holder();
     let template = match holder {
-        Some(h) => core.db.find_actor(&h.actor).await?.map(|a| a.value.template),
+        Some(h) => core.load(&h.actor).await.ok().map(|a| a.value.template),
         None => None,
     };
     Ok(ateapi::Worker {

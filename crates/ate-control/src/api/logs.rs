@@ -25,7 +25,7 @@ impl Logs for LogsService {
         names::label("atespace", &r.atespace)?;
         names::label("actor name", &r.name)?;
         let name = ActorName::new(r.atespace, r.name);
-        let actor = self.0.db.actor(&name).await?.value;
+        let actor = self.0.load(&name).await?.value;
         let template = self.0.catalog.template(&actor.template, &actor.template_uid);
         let mut containers: Vec<String> = match template {
             Some(t) => t.value.resource.spec.containers.iter().map(|c| c.name.clone()).collect(),

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 use super::{names, views, watch};
 use crate::{
     core::Core,
+    db::Stored,
     records::{ActorRecord, AtespaceRecord, SnapshotRecord, keys, unpack},
     resources::{Applied, admission, in_use, not_found},
 };
@@ -187,7 +188,7 @@ impl Core {
             }
             Kind::Actor => {
                 let name = names::actor_object(namespace, name)?;
-                let found = self.db.actor(&name).await?;
+                let found = self.load(&name).await?;
                 views::actor(self, &name, &found.value, found.version)
             }
             Kind::Worker => {
@@ -305,10 +306,10 @@ impl Core {
             if page.len() == size { page.last().map(|(k, _)| k.clone()).unwrap_or_default() } else { String::new() };
         let mut objects = Vec::with_capacity(page.len());
         for (key, v) in page {
-            let record: ActorRecord = unpack(&key, &v.value)?;
-            if let Some(name) = keys::actor_of(&key) {
-                objects.push(views::actor(self, &name, &record, v.version)?);
-            }
+            let Some(name) = keys::actor_of(&key) else { continue };
+            let stored = Stored { version: v.version, value: unpack::<ActorRecord>(&key, &v.value)? };
+            let now = self.freshest(&name, stored);
+            objects.push(views::actor(self, &name, &now.value, now.version)?);
         }
         Ok((objects, next))
     }

@@ -1,4 +1,4 @@
-//! How fast the control plane alone is: gRPC over loopback, the durable embedded store, a node agent that does
+//! How fast the control plane alone is: gRPC over a unix socket, the durable embedded store, a node agent that does
 //! nothing. Says nothing about sandboxes, and is built only with the feature `bench`.
 
 mod load;
@@ -6,6 +6,7 @@ mod node;
 mod preload;
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use ate_sandbox::{ClassDescriptor, HostNeeds, Registry, registry::Herder};
 use ate_store::Store;
 use serde::Serialize;
 use serde_json::json;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::{Control, NoTraffic, Options};
 
@@ -49,23 +50,23 @@ pub struct Figures {
 const CLASS: &str = "bench";
 const CONTRACT: u32 = 1;
 
-/// Runs one load against an empty store.
+/// Runs one load against an empty store. The socket of the server is made in `dir`.
 ///
 /// # Errors
 /// Whatever the control plane answers that is not a success.
-pub async fn run(load: &Load, store: Arc<dyn Store>) -> Result<Figures, Error> {
+pub async fn run(load: &Load, store: Arc<dyn Store>, dir: &Path) -> Result<Figures, Error> {
     let options =
         Options { tick: Duration::from_secs(1), collect_interval: Duration::from_secs(3600), ..Options::default() };
     let node = Arc::new(node::IdleNode::new(load.concurrency * 2));
     let control = Control::start(options, store, node, Arc::new(NoTraffic), registry()?).await?;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(|e| broken(&e))?;
-    let address = listener.local_addr().map_err(|e| broken(&e))?;
+    let socket = dir.join("bench.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).map_err(|e| broken(&e))?;
     let routes = control.services().await;
     let server = tokio::spawn(async move {
-        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-        tonic::transport::Server::builder().tcp_nodelay(true).add_routes(routes).serve_with_incoming(incoming).await
+        let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+        tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(incoming).await
     });
-    let url = format!("http://{address}");
+    let url = format!("unix:{}", socket.display());
     let template = set_up(&url, load.concurrency * 2).await?;
     let started = Instant::now();
     preload::actors(&control.core, &template, load.actors).await?;
@@ -129,7 +130,7 @@ async fn set_up(url: &str, workers: usize) -> Result<ate_api::id::ObjectName, Er
 }
 
 async fn connect(url: &str) -> Result<Channel, Error> {
-    let endpoint = Channel::from_shared(url.to_owned()).map_err(|e| broken(&e))?.tcp_nodelay(true);
+    let endpoint = Endpoint::try_from(url.to_owned()).map_err(|e| broken(&e))?;
     endpoint.connect().await.map_err(|e| broken(&e))
 }
 

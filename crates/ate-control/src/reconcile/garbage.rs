@@ -1,15 +1,20 @@
-//! The deletion queue: snapshots nobody references are removed from storage, off every clock. An entry stays until
-//! the node says that the snapshot is gone.
+//! The deletion queue: snapshots nobody references are removed from storage, off every clock. An entry stays in the
+//! store until the node says that the snapshot is gone; what is new is also kept in memory, so that the store is only
+//! searched after a start and after failures.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use ate_api::id::Digest;
+use ate_api::{Error, id::Digest};
 use ate_store::Transaction;
 use futures::{StreamExt, stream};
+use tokio::sync::Notify;
 
 use crate::{
     core::Core,
-    records::{Garbage, keys, unpack},
+    records::{Garbage, Snapshot, keys, unpack},
 };
 
 /// Snapshots removed at once. More would compete with suspends for the disk.
@@ -23,48 +28,92 @@ const GATHER: Duration = Duration::from_millis(100);
 /// One removal.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Entries kept in memory; what is beyond is found in the store.
+const MAX_FRESH: usize = 4096;
+
+/// Entries that were committed lately.
+#[derive(Debug, Default)]
+pub(crate) struct Fresh {
+    entries: Mutex<Vec<(Digest, Garbage)>>,
+    some: Notify,
+}
+
+impl Fresh {
+    /// To be called once the entries are durable.
+    pub(crate) fn add(&self, snapshots: &[Snapshot]) {
+        if snapshots.is_empty() {
+            return;
+        }
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = MAX_FRESH.saturating_sub(entries.len());
+        entries.extend(snapshots.iter().take(room).map(|s| (s.manifest.clone(), s.garbage())));
+        self.some.notify_one();
+    }
+
+    fn take(&self) -> Vec<(Digest, Garbage)> {
+        std::mem::take(&mut self.entries.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 pub(crate) async fn run(core: Arc<Core>) {
+    let mut search = true;
     loop {
-        if let Err(e) = sweep(&core).await {
-            tracing::warn!(error = %e, "deletion queue could not be worked off");
+        if search {
+            search = !sweep_store(&core).await.unwrap_or(false);
         }
         tokio::select! {
             () = core.stop.cancelled() => return,
-            () = core.garbage.notified() => tokio::time::sleep(GATHER).await,
+            () = core.garbage.some.notified() => tokio::time::sleep(GATHER).await,
             () = tokio::time::sleep(RETRY) => {}
         }
+        let fresh = core.garbage.take();
+        search |= fresh.len() == MAX_FRESH;
+        for batch in fresh.chunks(BATCH) {
+            search |= !remove_all(&core, batch.to_vec()).await.unwrap_or(false);
+        }
     }
 }
 
-async fn sweep(core: &Arc<Core>) -> Result<(), ate_api::Error> {
+/// Everything in the queue. False: something is left.
+async fn sweep_store(core: &Arc<Core>) -> Result<bool, Error> {
     let mut after: Option<String> = None;
+    let mut all = true;
     loop {
         let page = core.db.page(keys::GARBAGE, after.as_deref(), BATCH).await?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
+        let Some((last, _)) = page.last() else { return Ok(all) };
         after = Some(last.clone());
-        let full = page.len() == BATCH;
-        let done: Vec<String> = stream::iter(page)
-            .map(|(key, v)| async move { remove(core, &key, &v.value).await.then_some(key) })
-            .buffer_unordered(PARALLEL)
-            .filter_map(std::future::ready)
-            .collect()
-            .await;
-        if !done.is_empty() {
-            core.db.commit(done.into_iter().fold(Transaction::new(), Transaction::delete)).await?;
+        let mut entries = Vec::with_capacity(page.len());
+        for (key, v) in page {
+            match (Digest::parse(&key[keys::GARBAGE.len()..]), unpack::<Garbage>(&key, &v.value)) {
+                (Some(manifest), Ok(garbage)) => entries.push((manifest, garbage)),
+                _ => tracing::error!(key, "unreadable entry in the deletion queue"),
+            }
         }
-        if !full || core.stop.is_cancelled() {
-            return Ok(());
+        all &= remove_all(core, entries).await?;
+        if core.stop.is_cancelled() {
+            return Ok(false);
         }
     }
 }
 
-async fn remove(core: &Core, key: &str, value: &[u8]) -> bool {
-    let manifest = Digest::parse(&key[keys::GARBAGE.len()..]);
-    let (Some(manifest), Ok(garbage)) = (manifest, unpack::<Garbage>(key, value)) else {
-        tracing::error!(key, "unreadable entry in the deletion queue dropped");
-        return true;
-    };
-    match tokio::time::timeout(TIMEOUT, core.node.delete_snapshot(&garbage.reference(&manifest))).await {
+/// At most [`BATCH`] of them. False: some are not gone yet.
+async fn remove_all(core: &Arc<Core>, entries: Vec<(Digest, Garbage)>) -> Result<bool, Error> {
+    let count = entries.len();
+    let gone: Vec<Digest> = stream::iter(entries)
+        .map(|(manifest, garbage)| async move { remove(core, &manifest, &garbage).await.then_some(manifest) })
+        .buffer_unordered(PARALLEL)
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
+    let done = gone.len() == count;
+    if !gone.is_empty() {
+        core.db.commit(gone.iter().fold(Transaction::new(), |tx, m| tx.delete(keys::garbage(m)))).await?;
+    }
+    Ok(done)
+}
+
+async fn remove(core: &Core, manifest: &Digest, garbage: &Garbage) -> bool {
+    match tokio::time::timeout(TIMEOUT, core.node.delete_snapshot(&garbage.reference(manifest))).await {
         Ok(Ok(())) => true,
         Ok(Err(e)) => {
             tracing::warn!(manifest = manifest.short(), error = %e, "snapshot could not be removed yet");

@@ -18,7 +18,7 @@ use crate::{
 const PARALLEL: usize = 32;
 
 impl Core {
-    pub(crate) async fn load(self: &Arc<Self>) -> Result<(), Error> {
+    pub(crate) async fn load_catalog(self: &Arc<Self>) -> Result<(), Error> {
         let c = &self.catalog;
         let scan = |prefix| async move {
             let mut found = Vec::new();

@@ -94,10 +94,10 @@ impl Core {
     ) -> Outcome {
         let (core, actor) = (self.clone(), name.clone());
         let work = move |_| async move {
-            let found = core.db.actor(&actor).await?;
+            let found = core.load(&actor).await?;
             let mut record = found.value;
             record.selector = selector;
-            core.db.put_actor(&actor, found.version, record, Transaction::new()).await
+            core.write(&actor, found.version, record, Transaction::new()).await
         };
         self.turns.take(name, Kind::Update, deadline, work).await
     }

@@ -25,11 +25,14 @@ impl Core {
 
     async fn run_delete(self: &Arc<Self>, name: &ActorName) -> Result<Stored<ActorRecord>, Error> {
         loop {
-            let actor = self.db.actor(name).await?;
+            let actor = self.load(name).await?;
             self.traffic.invalidate(name, actor.value.activation);
             match self.db.commit(remove(name, &actor)?).await {
-                Ok(_) => {}
-                Err(e) if e.reason == Reason::Conflict => continue,
+                Ok(_) => self.live.forget(name),
+                Err(e) if e.reason == Reason::Conflict => {
+                    self.live.forget(name);
+                    continue;
+                }
                 Err(e) => return Err(e.on(format!("actor/{name}"))),
             }
             // Those in flight get an answer if it comes at once; their actor is as good as gone.
@@ -37,7 +40,8 @@ impl Core {
             if let Some((worker, holder)) = self.scheduler.holder_of(name) {
                 self.clean(&worker, &holder.uid, holder.activation).await;
             }
-            self.garbage.notify_one();
+            let old: Vec<_> = actor.value.snapshot.iter().chain(&actor.value.fallback).cloned().collect();
+            self.garbage.add(&old);
             return Ok(actor);
         }
     }

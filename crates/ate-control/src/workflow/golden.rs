@@ -32,7 +32,7 @@ impl Core {
         let template = self.resolve_images(name, template).await?;
         let actor = self.ensure_golden_actor(&template).await?;
         let deadline = Instant::now() + self.options.golden_timeout;
-        let stored = self.db.actor(&actor).await?;
+        let stored = self.load(&actor).await?;
         if let Some(snapshot) = stored.value.snapshot.clone().filter(|s| s.quarantined.is_none()) {
             // Captured before, perhaps by a server that died before it could say so.
             return self.record_golden(name, uid, snapshot).await;

@@ -17,7 +17,7 @@ impl Core {
     /// The actor in a phase that is true. Used at the start of every flight: whatever the flight before it left
     /// behind (a failed write, a lost worker) is put in order first.
     pub(crate) async fn settled(self: &Arc<Self>, name: &ActorName) -> Result<Stored<ActorRecord>, Error> {
-        let actor = self.db.actor(name).await?;
+        let actor = self.load(name).await?;
         if actor.value.phase.is_at_rest() {
             self.clean_leftover(name).await;
             return Ok(actor);
@@ -65,7 +65,7 @@ impl Core {
         } else {
             record.tell(reason, format!("activation {} did not start: {why}", record.activation));
         }
-        self.db.put_actor(name, actor.version, record, Transaction::new().delete(keys::busy(name))).await
+        self.write(name, actor.version, record, Transaction::new().delete(keys::busy(name))).await
     }
 
     /// Recovers one actor in its turn. `activation`: only if that one is still current.
@@ -78,7 +78,7 @@ impl Core {
     ) -> Result<(), Error> {
         let (core, actor) = (self.clone(), name.clone());
         let work = move |_| async move {
-            let found = core.db.actor(&actor).await?;
+            let found = core.load(&actor).await?;
             if found.value.phase.is_at_rest() {
                 core.clean_leftover(&actor).await;
                 return Ok(found);

@@ -1,6 +1,6 @@
-//! Resume: claim a worker, record the activation, start, record that it runs.
+//! Resume: claim a worker, record the activation, start, show that it runs.
 //!
-//! On the clock: one read, one commit (claim), one call of the node, one commit (running).
+//! On the clock: one read, one commit (the claim), one call of the node.
 
 use std::{sync::Arc, time::Instant};
 
@@ -66,6 +66,7 @@ impl Core {
             }
             // Its traffic may have been closed for a suspend that then did not happen.
             self.open_traffic(name);
+            self.write_soon(name);
             return Ok(actor);
         }
         let start =
@@ -81,7 +82,7 @@ impl Core {
             };
             actor = self.record_claim(name, actor, &claim, &start).await?;
             match self.activate(name, &actor.value, &claim, &start, flight).await {
-                Ok(activated) => return self.record_running(name, actor, &claim, &activated).await,
+                Ok(activated) => return self.record_running(name, actor, &claim, &activated),
                 Err(e) => {
                     tracing::warn!(actor = %name, worker = %claim.worker(), error = %e, "activation failed");
                     actor = self.record_failure(name, actor, &claim, &e).await?;
@@ -119,8 +120,7 @@ impl Core {
         // Beyond the node's own timeout, so that this one is only a safety net.
         let deadline = Instant::now() + timeout + self.options.release_timeout;
         self.scheduler.set_stage(claim.worker(), activation, Stage::Claimed, Some(deadline));
-        let written =
-            self.db.put_actor(name, actor.version, record, Transaction::new().put(keys::busy(name), &b""[..])).await;
+        let written = self.write(name, actor.version, record, Transaction::new().put(keys::busy(name), &b""[..])).await;
         written.inspect_err(|_| {
             // Whether it was written is unknown; the worker was not touched.
             if self.scheduler.start_cleaning(claim.worker(), activation) {
@@ -156,7 +156,7 @@ impl Core {
         }
     }
 
-    async fn record_running(
+    fn record_running(
         self: &Arc<Self>,
         name: &ActorName,
         actor: Stored<ActorRecord>,
@@ -164,20 +164,14 @@ impl Core {
         activated: &Activated,
     ) -> Result<Stored<ActorRecord>, Error> {
         let mut record = actor.value;
-        let (uid, activation) = (record.uid.clone(), record.activation);
+        let activation = record.activation;
         record.enter(Phase::Running, None);
         record.message.clear();
         if let Some(seat) = &mut record.seat {
             seat.address = Some(activated.address);
         }
-        let written = match self.db.put_actor(name, actor.version, record, Transaction::new()).await {
-            Ok(written) => written,
-            Err(e) => {
-                self.clean(claim.worker(), &uid, activation).await;
-                self.recover_soon(name);
-                return Err(e.on(format!("actor/{name}")));
-            }
-        };
+        let running = Stored { version: actor.version, value: record };
+        self.show(name, &running);
         self.scheduler.set_running(claim.worker(), activation, activated.address);
         // The worker may have died between its answer and now; then there is nobody to route to.
         if self.running(name).is_none_or(|r| r.activation != activation) {
@@ -185,9 +179,10 @@ impl Core {
             return Err(lost_again(name));
         }
         self.open_traffic(name);
-        let prepared = Prepared { template: written.value.template_uid.clone(), sandbox: claim.sandbox.key() };
-        self.note_use(prepared, &written.value.template);
-        Ok(written)
+        self.write_soon(name);
+        let prepared = Prepared { template: running.value.template_uid.clone(), sandbox: claim.sandbox.key() };
+        self.note_use(prepared, &running.value.template);
+        Ok(running)
     }
 
     /// The worker is cleaned before the actor is at rest again, so that no two copies run at once.
@@ -207,7 +202,7 @@ impl Core {
             record.tell(e.reason.as_str(), format!("activation {} failed: {}", record.activation, e.message));
         }
         let tx = Transaction::new().delete(keys::busy(name));
-        self.db.put_actor(name, actor.version, record, tx).await.inspect_err(|_| self.recover_soon(name))
+        self.write(name, actor.version, record, tx).await.inspect_err(|_| self.recover_soon(name))
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     records::{ActorRecord, Location, Phase, Seat, Snapshot, SnapshotRecord, keys, now_ms, pack, to_json},
     scheduler::Stage,
     workflow::{
+        live::WORTH_WRITING,
         turns::{Flight, Kind, Outcome},
         verify,
     },
@@ -69,35 +70,60 @@ impl Core {
         let Some(seat) = actor.value.seat.clone() else {
             return Err(Error::new(Reason::Internal, "a running actor without a worker").on(format!("actor/{name}")));
         };
-        let actor = self.record_leaving(name, actor, &seat, kind, drain).await?;
-        match self.capture(name, &actor.value, &seat, kind).await {
+        let actor = self.leave(name, actor, &seat, kind, drain).await;
+        let (actor, captured) = self.capture_and_write(name, actor, &seat, kind).await;
+        match captured {
             Ok(snapshot) => self.record_captured(name, actor, &seat, kind, snapshot).await,
             Err(e) => Err(self.run_on(name, actor, &seat, e).await),
         }
     }
 
-    /// Traffic is closed while the phase is written: neither needs the other.
-    async fn record_leaving(
+    /// From here on the actor gets no requests.
+    async fn leave(
+        self: &Arc<Self>,
+        name: &ActorName,
+        mut actor: Stored<ActorRecord>,
+        seat: &Seat,
+        kind: Kind,
+        drain: Duration,
+    ) -> Stored<ActorRecord> {
+        let timeout = self.options.capture_timeout;
+        let activation = actor.value.activation;
+        actor.value.last_generation += 1;
+        actor.value.enter(if kind == Kind::Pause { Phase::Pausing } else { Phase::Suspending }, Some(timeout + drain));
+        let deadline = Instant::now() + timeout + drain + self.options.release_timeout;
+        self.scheduler.set_stage(&seat.worker, activation, Stage::Leaving, Some(deadline));
+        self.show(name, &actor);
+        self.traffic.close(name, activation, drain).await;
+        actor
+    }
+
+    /// Captures, and writes the transient phase meanwhile if that takes long enough to be worth it.
+    async fn capture_and_write(
         self: &Arc<Self>,
         name: &ActorName,
         actor: Stored<ActorRecord>,
         seat: &Seat,
         kind: Kind,
-        drain: Duration,
-    ) -> Result<Stored<ActorRecord>, Error> {
-        let timeout = self.options.capture_timeout;
-        let mut record = actor.value;
-        let activation = record.activation;
-        record.last_generation += 1;
-        record.enter(if kind == Kind::Pause { Phase::Pausing } else { Phase::Suspending }, Some(timeout + drain));
-        let deadline = Instant::now() + timeout + drain + self.options.release_timeout;
-        self.scheduler.set_stage(&seat.worker, activation, Stage::Leaving, Some(deadline));
-        let write = self.db.put_actor(name, actor.version, record, Transaction::new());
-        let (written, ()) = tokio::join!(write, self.traffic.close(name, activation, drain));
-        written.inspect_err(|_| {
-            // Perhaps written, perhaps not: whoever comes next finds out. The actor itself runs on.
-            self.reopen(name, seat, activation);
-        })
+    ) -> (Stored<ActorRecord>, Result<Snapshot, Error>) {
+        let record = actor.value.clone();
+        let mut capture = std::pin::pin!(self.capture(name, &record, seat, kind));
+        tokio::select! {
+            captured = &mut capture => return (actor, captured),
+            () = tokio::time::sleep(WORTH_WRITING) => {}
+        }
+        let write = self.write(name, actor.version, actor.value.clone(), Transaction::new());
+        let (written, captured) = tokio::join!(write, capture);
+        match written {
+            Ok(written) => (written, captured),
+            // Perhaps written, perhaps not: the store knows which version is to be replaced.
+            Err(_) => match self.db.find_actor(name).await {
+                Ok(Some(now)) if now.value.activation == actor.value.activation => {
+                    (Stored { version: now.version, value: actor.value }, captured)
+                }
+                _ => (actor, captured),
+            },
+        }
     }
 
     fn reopen(&self, name: &ActorName, seat: &Seat, activation: Activation) {
@@ -172,7 +198,7 @@ impl Core {
         let mut record = actor.value;
         record.enter(Phase::Running, None);
         record.tell(e.reason.as_str(), format!("could not be suspended and runs on: {}", e.message));
-        match self.db.put_actor(name, actor.version, record, Transaction::new()).await {
+        match self.write(name, actor.version, record, Transaction::new()).await {
             Ok(_) => self.reopen(name, seat, activation),
             Err(_) => self.recover_soon(name),
         }
@@ -189,16 +215,16 @@ impl Core {
     ) -> Result<Stored<ActorRecord>, Error> {
         let activation = actor.value.activation;
         let mut attempt = 1;
-        let written = loop {
-            let (record, tx) = self.flip(name, actor.value.clone(), kind, snapshot.clone())?;
-            match self.db.put_actor(name, actor.version, record, tx).await {
-                Ok(written) => break written,
+        let (written, old) = loop {
+            let (record, tx, old) = self.flip(name, actor.value.clone(), kind, snapshot.clone())?;
+            match self.write(name, actor.version, record, tx).await {
+                Ok(written) => break (written, old),
                 Err(e) if e.reason == Reason::Unavailable && attempt < FLIP_ATTEMPTS => attempt += 1,
                 Err(e) => return self.flip_failed(name, actor, seat, snapshot, e).await,
             }
         };
         self.catalog_platform(seat, written.version);
-        self.garbage.notify_one();
+        self.garbage.add(&old);
         self.clean(&seat.worker, &written.value.uid, activation).await;
         Ok(written)
     }
@@ -228,7 +254,7 @@ impl Core {
         mut record: ActorRecord,
         kind: Kind,
         snapshot: Snapshot,
-    ) -> Result<(ActorRecord, Transaction), Error> {
+    ) -> Result<(ActorRecord, Transaction, Vec<Snapshot>), Error> {
         let index = SnapshotRecord {
             actor: name.clone(),
             actor_uid: record.uid.clone(),
@@ -247,23 +273,22 @@ impl Core {
         }
         // A node-local snapshot dies with its node: the last one in object storage is kept beside it.
         let previous = record.snapshot.take();
-        if matches!(snapshot.location, Location::Node(_))
-            && previous.as_ref().is_some_and(|p| matches!(p.location, Location::Url(_)))
-        {
-            if let Some(older) = std::mem::replace(&mut record.fallback, previous) {
-                tx = discard(tx, &older)?;
-            }
+        let is_local = |s: &Snapshot| matches!(s.location, Location::Node(_));
+        let old: Vec<Snapshot> = if !is_local(&snapshot) {
+            previous.into_iter().chain(record.fallback.take()).collect()
+        } else if previous.as_ref().is_some_and(|p| !is_local(p)) {
+            std::mem::replace(&mut record.fallback, previous).into_iter().collect()
         } else {
-            let fallback = if kind == Kind::Pause { None } else { record.fallback.take() };
-            for old in previous.iter().chain(&fallback) {
-                tx = discard(tx, old)?;
-            }
+            previous.into_iter().collect()
+        };
+        for old in &old {
+            tx = discard(tx, old)?;
         }
         record.snapshot = Some(snapshot);
         record.enter(if kind == Kind::Pause { Phase::Paused } else { Phase::Suspended }, None);
         record.seat = None;
         record.message.clear();
-        Ok((record, tx))
+        Ok((record, tx, old))
     }
 
     /// Nothing was flipped, or nobody knows. The truth is in the store.

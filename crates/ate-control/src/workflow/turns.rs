@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Pause,
     Update,
     Delete,
+    /// Write a phase that is only in memory so far.
+    Write,
     /// Put an actor whose worker is gone back to rest.
     Recover,
 }
@@ -41,6 +43,8 @@ pub(crate) struct Flight {
     deadline: watch::Receiver<Instant>,
     /// The actor is going to be deleted: waiting makes no sense any more.
     pub(crate) cancelled: CancellationToken,
+    /// Somebody waits for this flight to be over.
+    pub(crate) followed: CancellationToken,
 }
 
 impl Flight {
@@ -55,6 +59,7 @@ struct Entry {
     kind: Kind,
     deadline: watch::Sender<Instant>,
     cancelled: CancellationToken,
+    followed: CancellationToken,
     outcome: watch::Receiver<Option<Outcome>>,
 }
 
@@ -119,7 +124,7 @@ impl Turns {
         let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (deadline_sender, deadline_receiver) = watch::channel(deadline);
         let (done, outcome) = watch::channel(None);
-        let cancelled = CancellationToken::new();
+        let (cancelled, followed) = (CancellationToken::new(), CancellationToken::new());
         let before = {
             let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
             let chain = chains.entry(actor.clone()).or_default();
@@ -137,12 +142,15 @@ impl Turns {
             if kind == Kind::Delete {
                 chain.iter().for_each(|e| e.cancelled.cancel());
             }
-            let before = chain.last().map(|e| e.outcome.clone());
-            let (cancelled, outcome) = (cancelled.clone(), outcome.clone());
-            chain.push(Entry { number, kind, deadline: deadline_sender, cancelled, outcome });
+            let before = chain.last().map(|e| {
+                e.followed.cancel();
+                e.outcome.clone()
+            });
+            let (cancelled, followed, outcome) = (cancelled.clone(), followed.clone(), outcome.clone());
+            chain.push(Entry { number, kind, deadline: deadline_sender, cancelled, followed, outcome });
             before
         };
-        let flight = Flight { deadline: deadline_receiver, cancelled };
+        let flight = Flight { deadline: deadline_receiver, cancelled, followed };
         let (turns, name) = (self.clone(), actor.clone());
         tokio::spawn(async move {
             let place = Place { turns, actor: name, number };
