@@ -32,8 +32,8 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Vec<Figure>> {
 
 async fn measure(actors: usize, duration: Duration) -> anyhow::Result<Figures> {
     let dir = tempfile::tempdir()?;
-    let path = dir.path().to_owned();
+    let path = dir.path().join("store");
     let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await??;
     let load_of = Load { actors, concurrency: CONCURRENCY, warm_up: Duration::from_secs(2), duration };
-    Ok(load(&load_of, Arc::new(store)).await?)
+    Ok(load(&load_of, Arc::new(store), dir.path()).await?)
 }

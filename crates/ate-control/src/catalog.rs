@@ -26,10 +26,13 @@ impl<V> Clone for Entry<V> {
     }
 }
 
+/// Version and object by name; no object: deleted.
+type Entries<K, V> = BTreeMap<K, (u64, Option<Arc<V>>)>;
+
 /// Objects of one kind. A deleted one stays as a tombstone, so that an older write cannot bring it back.
 #[derive(Debug)]
 pub(crate) struct Table<K, V> {
-    entries: RwLock<BTreeMap<K, (u64, Option<Arc<V>>)>>,
+    entries: RwLock<Entries<K, V>>,
     changed: watch::Sender<u64>,
 }
 

@@ -227,7 +227,7 @@ fn actor(name: &ActorName, stored: &Stored<ActorRecord>) -> ateapi::Actor {
             Phase::Suspending | Phase::Pausing => format!("generation {}", a.last_generation),
             _ => String::new(),
         },
-        latest_snapshot_info: a.snapshot.as_ref().map(|s| snapshot_info(s)),
+        latest_snapshot_info: a.snapshot.as_ref().map(snapshot_info),
         worker_selector: (!a.selector.is_empty())
             .then(|| Selector { match_labels: a.selector.clone().into_iter().collect::<HashMap<_, _>>() }),
         worker_pool_name: seat.map(|s| s.pool.name.clone()).unwrap_or_default(),

@@ -68,10 +68,10 @@ fn recover(
     core.traffic.invalidate(&actor, activation);
     let core = core.clone();
     core.clone().spawn(async move {
-        if let Err(e) = core.recover(&actor, Some(activation), reason, why).await {
-            if e.reason != ate_api::Reason::NotFound {
-                core.recover_soon(&actor);
-            }
+        if let Err(e) = core.recover(&actor, Some(activation), reason, why).await
+            && e.reason != ate_api::Reason::NotFound
+        {
+            core.recover_soon(&actor);
         }
     });
 }
