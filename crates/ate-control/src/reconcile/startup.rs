@@ -10,7 +10,7 @@ use futures::{TryStreamExt, stream};
 
 use crate::{
     core::Core,
-    records::{AtespaceRecord, ConfigKey, ConfigRecord, PoolRecord, Revision, TemplateRecord, from_json, keys},
+    records::{AtespaceRecord, ConfigKey, ConfigRecord, Phase, PoolRecord, Revision, TemplateRecord, from_json, keys},
     scheduler::Prepared,
 };
 
@@ -84,7 +84,9 @@ impl Core {
         stream::iter(busy.into_iter().map(Ok))
             .try_for_each_concurrent(PARALLEL, |name| async move {
                 match self.db.find_actor(&name).await? {
-                    Some(actor) if !actor.value.phase.is_at_rest() => {
+                    Some(mut actor) if !actor.value.phase.is_at_rest() => {
+                        // That it runs is written off the clock: whoever was being started may have served already.
+                        actor.value.phase = Phase::Running;
                         self.put_to_rest(&name, actor, "NODE_RESTARTED", "the node was restarted").await.map(drop)
                     }
                     _ => self.db.commit(ate_store::Transaction::new().delete(keys::busy(&name))).await.map(drop),
