@@ -3,6 +3,7 @@
 use std::{
     io::Write as _,
     net::SocketAddr,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -98,6 +99,7 @@ impl Node {
             .arg(self.data())
             .arg("--ready-file")
             .arg(&ready)
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
@@ -120,8 +122,24 @@ impl Node {
     /// SIGTERM, then waits.
     #[track_caller]
     pub fn stop(&mut self) {
+        if let Some(child) = &self.child {
+            signal(child.id(), rustix::process::Signal::TERM);
+            self.ended();
+        }
+    }
+
+    /// What Ctrl-C in a terminal does: SIGINT to the node and to whatever shares its process group. Then waits.
+    #[track_caller]
+    pub fn interrupt(&mut self) {
+        let group = self.child.as_ref().and_then(|c| rustix::process::Pid::from_raw(c.id().cast_signed()));
+        rustix::process::kill_process_group(group.expect("a running node"), rustix::process::Signal::INT)
+            .expect("kill");
+        self.ended();
+    }
+
+    #[track_caller]
+    fn ended(&mut self) {
         let Some(mut child) = self.child.take() else { return };
-        signal(child.id(), rustix::process::Signal::TERM);
         let began = Instant::now();
         while began.elapsed() < DOWN {
             if let Ok(Some(status)) = child.try_wait() {

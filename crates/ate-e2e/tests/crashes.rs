@@ -78,6 +78,18 @@ fn a_node_that_stops_leaves_nothing_behind_and_loses_nothing() {
 }
 
 #[test]
+fn ctrl_c_in_a_terminal_suspends_what_runs() {
+    let mut node = Node::with_pool(1);
+    node.template(&node::counter("counter", ""), "counter");
+    node.actor("a", "counter");
+    assert_eq!(node.count("a"), 1);
+    node.interrupt();
+    node.up();
+    assert_eq!(node.count("a"), 2);
+    assert_eq!(node.get("actor", "a")["status"]["lostActivations"], 0);
+}
+
+#[test]
 fn a_disk_that_fills_up_during_a_suspend_leaves_the_actor_running() {
     let disk = SmallDisk::new(600);
     let mut node = Node::on(disk.path());

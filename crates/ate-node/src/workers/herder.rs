@@ -160,6 +160,8 @@ async fn start(
 ) -> Result<Started, Error> {
     let mut command = herders.command(class)?;
     // A socket's address has 108 bytes, a data directory may be deeper: both ends name it relative to the directory.
+    // Ctrl-C in a terminal goes to the whole foreground group. Herders must outlive it: their actors are suspended first.
+    command.process_group(0);
     command.current_dir(dir).args(["serve", "--socket", SOCKET]).arg("--work-dir").arg(dir.join("work"));
     command.args(["--interface", INTERFACE, "--address", &link.address_with_prefix()]);
     command.args(["--gateway", &link.gateway.to_string()]);
