@@ -36,7 +36,8 @@ pub trait NodeAgent: Send + Sync + 'static {
     /// All workers, then whatever happens. Each caller gets its own stream.
     fn events(&self) -> NodeEvents;
 
-    /// Sets the desired state of one pool; workers come and go in the background.
+    /// Sets the desired state of one pool; workers come and go in the background. When there are too many, those
+    /// that hold nobody go first.
     async fn set_pool(&self, pool: PoolSpec) -> Result<(), Error>;
     /// Ends the workers of a pool. Whatever still runs on them is lost: drain first.
     async fn remove_pool(&self, pool: &ObjectName) -> Result<(), Error>;

@@ -20,7 +20,10 @@ use crate::{
     policy, reconcile,
     scheduler::Scheduler,
     traffic::Traffic,
-    workflow::turns::{Kind, Turns},
+    workflow::{
+        self,
+        turns::{Kind, Turns},
+    },
 };
 
 /// Changes of assets a slow watcher may be behind.
@@ -75,6 +78,7 @@ impl Control {
         core.spawn(policy::idle::run(core.clone()));
         core.spawn(policy::evict::run(core.clone()));
         core.spawn(policy::prepare::run(core.clone()));
+        core.spawn(workflow::live::run(core.clone()));
         Ok(Control { core })
     }
 

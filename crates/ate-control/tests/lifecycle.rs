@@ -220,3 +220,42 @@ async fn boot_starts_from_the_image_and_gives_up_memory() {
     let last = w.node.with(|s| s.calls.iter().rfind(|c| c.starts_with("activate")).cloned()).unwrap();
     assert!(last.contains(" boot "), "{last}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_template_that_keeps_files_only_captures_and_starts_from_files_only() {
+    let w = World::ready(options(), 1).await;
+    let mut files = template("files");
+    files["spec"]["snapshotsConfig"] =
+        serde_json::json!({"location": "default", "onPause": "Data", "onCommit": "Data"});
+    w.apply(files).await.unwrap();
+    w.template_ready("files").await;
+    w.create_from("default", "a", "files").await.unwrap();
+    w.resume("a").await.unwrap();
+    w.suspend("a").await.unwrap();
+    let captures = w.node.with(|s| s.calls.iter().filter(|c| c.starts_with("capture")).cloned().collect::<Vec<_>>());
+    // The golden one holds memory, the actor's own does not.
+    assert!(captures[captures.len() - 2].contains("ate-golden") && captures[captures.len() - 2].contains("Full"));
+    assert!(captures[captures.len() - 1].contains("default/a") && captures[captures.len() - 1].contains("Data"));
+    let listed = w.list("Snapshot").await;
+    let own = listed.iter().find(|s| s["spec"]["owner"] == "default/a").unwrap();
+    assert_eq!((&own["spec"]["scope"], &own["status"]["current"]), (&"Data".into(), &true.into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_shows_what_there_is_then_what_changes() {
+    use ate_api::v1::{WatchRequest, watch_event::Type};
+    let w = World::ready(options(), 1).await;
+    w.create("there").await.unwrap();
+    let request = WatchRequest { kind: "Actor".into(), namespace: "default".into(), name: String::new() };
+    let mut events = w.resources.clone().watch(request).await.unwrap().into_inner();
+    let mut next = async || {
+        let event = tokio::time::timeout(support::world::PATIENCE, events.message()).await.unwrap().unwrap().unwrap();
+        (event.r#type(), event.object.map(|o| o.name).unwrap_or_default())
+    };
+    assert_eq!(next().await, (Type::Added, "there".to_owned()));
+    assert_eq!(next().await, (Type::Bookmark, String::new()));
+    w.create("later").await.unwrap();
+    assert_eq!(next().await, (Type::Added, "later".to_owned()));
+    w.remove("there").await.unwrap();
+    assert_eq!(next().await, (Type::Deleted, "there".to_owned()));
+}

@@ -11,9 +11,11 @@ use std::{
 
 use ate_agent::Prepare;
 use ate_api::id::ObjectName;
+use ate_sandbox::capability;
 
 use crate::{
     core::Core,
+    records::Revision,
     scheduler::{Prepared, Worker},
 };
 
@@ -34,6 +36,10 @@ impl Recent {
     }
 }
 
+fn can_prepare(revision: &Revision) -> bool {
+    revision.capabilities.iter().any(|c| c == capability::PREPARE)
+}
+
 impl Core {
     pub(crate) fn note_use(&self, prepared: Prepared, template: &ObjectName) {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).note(prepared, template);
@@ -42,7 +48,8 @@ impl Core {
     fn likely_next(&self, worker: &Worker, covered: &[Prepared]) -> Option<(Prepared, ObjectName)> {
         let recent: Vec<_> = self.recent.lock().unwrap_or_else(PoisonError::into_inner).0.iter().cloned().collect();
         let fits = |p: &Prepared| {
-            self.catalog.revisions.get(&p.sandbox).is_some_and(|r| r.value.reference.class == worker.report.class)
+            let revision = self.catalog.revisions.get(&p.sandbox);
+            revision.is_some_and(|r| r.value.reference.class == worker.report.class && can_prepare(&r.value))
         };
         let mut fitting = recent.into_iter().filter(|(p, _)| fits(p));
         let first = fitting.next()?;

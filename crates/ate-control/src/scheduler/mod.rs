@@ -7,6 +7,7 @@
 mod book;
 mod free;
 mod gates;
+mod matching;
 mod queue;
 
 use std::{

@@ -29,7 +29,7 @@ impl Core {
                     Ok(claim) => return Ok(claim),
                     Err(_) => no_free_worker(need),
                 },
-                () = flight.cancelled.cancelled() => being_deleted(),
+                () = flight.cancelled() => being_deleted(),
                 () = self.stop.cancelled() => Error::new(Reason::Unavailable, "the server is shutting down"),
                 () = tokio::time::sleep_until(deadline.into()) => {
                     if Instant::now() < flight.deadline() {

@@ -6,26 +6,27 @@
 //! next step comes first. Until then this memory is what is shown.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use ate_api::{Error, id::ActorName};
 use ate_store::Transaction;
+use tokio::sync::Notify;
 
-use crate::{
-    core::Core,
-    db::Stored,
-    records::ActorRecord,
-    workflow::turns::{Flight, Kind},
-};
+use crate::{core::Core, db::Stored, records::ActorRecord, workflow::turns::Kind};
 
 /// A phase that lasts shorter is not worth a write. A hundredth of a real suspend or so.
 pub(crate) const WORTH_WRITING: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Default)]
-pub(crate) struct Live(Mutex<HashMap<ActorName, Entry>>);
+pub(crate) struct Live {
+    records: Mutex<HashMap<ActorName, Entry>>,
+    /// Phases to be written, in the order of their time. Short: none waits longer than [`WORTH_WRITING`].
+    due: Mutex<VecDeque<(Instant, ActorName)>>,
+    some: Notify,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -37,22 +38,30 @@ struct Entry {
 
 impl Live {
     fn get(&self, name: &ActorName) -> Option<Stored<ActorRecord>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).map(|e| e.record.clone())
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).get(name).map(|e| e.record.clone())
     }
 
     fn unwritten(&self, name: &ActorName) -> Option<Stored<ActorRecord>> {
-        let live = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         live.get(name).filter(|e| e.unwritten).map(|e| e.record.clone())
     }
 
     fn set(&self, name: &ActorName, record: Stored<ActorRecord>, unwritten: bool) {
-        let mut live = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut live = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         live.insert(name.clone(), Entry { record, unwritten });
+    }
+
+    /// Names whose time has come.
+    fn take_due(&self) -> Vec<ActorName> {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let ready = due.iter().take_while(|(at, _)| *at <= now).count();
+        due.drain(..ready).map(|(_, name)| name).collect()
     }
 
     /// From now on only the store knows.
     pub(crate) fn forget(&self, name: &ActorName) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 }
 
@@ -95,29 +104,53 @@ impl Core {
         }
     }
 
-    /// Shows a phase that is not written yet.
+    /// Shows a phase that is not written yet. Its writing is up to the caller, or to [`Core::write_soon`].
     pub(crate) fn show(&self, name: &ActorName, record: &Stored<ActorRecord>) {
         self.live.set(name, record.clone(), true);
     }
 
     /// Writes the phase shown, unless the actor's next step comes first.
-    pub(crate) fn write_soon(self: &Arc<Self>, name: &ActorName) {
-        if self.live.unwritten(name).is_none() {
-            return;
-        }
+    pub(crate) fn write_soon(&self, name: &ActorName) {
+        self.live
+            .due
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back((Instant::now() + WORTH_WRITING, name.clone()));
+        self.live.some.notify_one();
+    }
+
+    /// In the actor's turn. Nobody waits for it; the flight is in its place when this returns.
+    fn write_shown(self: &Arc<Self>, name: &ActorName) {
         let (core, actor) = (self.clone(), name.clone());
-        let work = move |flight: Flight| async move {
-            tokio::select! {
-                () = flight.followed.cancelled() => {}
-                () = tokio::time::sleep(WORTH_WRITING) => {}
-            }
-            let Some(shown) = core.live.unwritten(&actor).filter(|_| !flight.followed.is_cancelled()) else {
-                return core.load(&actor).await;
-            };
+        let work = move |_| async move {
+            let Some(shown) = core.live.unwritten(&actor) else { return core.load(&actor).await };
             let written = core.write(&actor, shown.version, shown.value, Transaction::new()).await;
             written.inspect_err(|_| core.recover_soon(&actor))
         };
-        // Nobody waits for it; the flight is in its place already.
-        drop(self.turns.take(name, Kind::Write, Instant::now() + self.options.resume_timeout, work));
+        drop(self.turns.take(name, Kind::Write, self.default_deadline(), work));
+    }
+}
+
+pub(crate) async fn run(core: Arc<Core>) {
+    loop {
+        let next = core.live.due.lock().unwrap_or_else(PoisonError::into_inner).front().map(|(at, _)| *at);
+        let wait = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => core.live.some.notified().await,
+            }
+        };
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = wait => {}
+        }
+        for name in core.live.take_due() {
+            match core.live.unwritten(&name) {
+                None => {}
+                // Its next step is under way and may make the write needless.
+                Some(_) if core.turns.is_busy(&name) => core.write_soon(&name),
+                Some(_) => core.write_shown(&name),
+            }
+        }
     }
 }

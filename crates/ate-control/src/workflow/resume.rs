@@ -87,7 +87,7 @@ impl Core {
                     tracing::warn!(actor = %name, worker = %claim.worker(), error = %e, "activation failed");
                     actor = self.record_failure(name, actor, &claim, &e).await?;
                     failed.push(claim.worker().clone());
-                    if !is_workers_fault(e.reason) || failed.len() >= MAX_ATTEMPTS || flight.cancelled.is_cancelled() {
+                    if !is_workers_fault(e.reason) || failed.len() >= MAX_ATTEMPTS || flight.is_cancelled() {
                         return Err(e.on(format!("actor/{name}")));
                     }
                     last_error = Some(e);
@@ -152,7 +152,7 @@ impl Core {
             done = tokio::time::timeout(timeout, call) => done.unwrap_or_else(|_| {
                 Err(Error::new(Reason::DeadlineExceeded, format!("the actor did not start within {timeout:?}")))
             }),
-            () = flight.cancelled.cancelled() => Err(being_deleted()),
+            () = flight.cancelled() => Err(being_deleted()),
         }
     }
 

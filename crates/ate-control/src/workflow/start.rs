@@ -159,7 +159,7 @@ impl Core {
             }
             tokio::select! {
                 _ = changes.changed() => {}
-                () = flight.cancelled.cancelled() => return Err(being_deleted()),
+                () = flight.cancelled() => return Err(being_deleted()),
                 () = tokio::time::sleep_until(flight.deadline().into()) => if std::time::Instant::now() >= flight.deadline() {
                     let why = crate::reconcile::templates::why_not_ready(&template.value);
                     return Err(Error::new(Reason::TemplateNotReady, format!("the golden snapshot is not there yet: {why}"))

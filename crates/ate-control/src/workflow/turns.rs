@@ -13,7 +13,6 @@ use std::{
 
 use ate_api::{Error, Reason, id::ActorName};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::{db::Stored, records::ActorRecord};
 
@@ -39,27 +38,38 @@ pub(crate) type Outcome = Result<Arc<Stored<ActorRecord>>, Error>;
 
 /// What a running flight knows of those who wait for it.
 #[derive(Debug, Clone)]
-pub(crate) struct Flight {
-    deadline: watch::Receiver<Instant>,
-    /// The actor is going to be deleted: waiting makes no sense any more.
-    pub(crate) cancelled: CancellationToken,
-    /// Somebody waits for this flight to be over.
-    pub(crate) followed: CancellationToken,
+pub(crate) struct Flight(watch::Receiver<Callers>);
+
+#[derive(Debug, Clone, Copy)]
+struct Callers {
+    deadline: Instant,
+    cancelled: bool,
 }
 
 impl Flight {
     /// The latest deadline of all callers.
     pub(crate) fn deadline(&self) -> Instant {
-        *self.deadline.borrow()
+        self.0.borrow().deadline
+    }
+
+    /// The actor is going to be deleted: waiting makes no sense any more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.0.borrow().cancelled
+    }
+
+    /// Returns when [`Flight::is_cancelled`] does.
+    pub(crate) async fn cancelled(&self) {
+        if self.0.clone().wait_for(|c| c.cancelled).await.is_err() {
+            // The entry goes with the flight, so this is not seen while the flight runs.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
 struct Entry {
     number: u64,
     kind: Kind,
-    deadline: watch::Sender<Instant>,
-    cancelled: CancellationToken,
-    followed: CancellationToken,
+    callers: watch::Sender<Callers>,
     outcome: watch::Receiver<Option<Outcome>>,
 }
 
@@ -122,42 +132,33 @@ impl Turns {
         W: Future<Output = Result<Stored<ActorRecord>, Error>> + Send,
     {
         let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let (deadline_sender, deadline_receiver) = watch::channel(deadline);
+        let (callers, flight) = watch::channel(Callers { deadline, cancelled: false });
         let (done, outcome) = watch::channel(None);
-        let (cancelled, followed) = (CancellationToken::new(), CancellationToken::new());
         let before = {
             let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
             let chain = chains.entry(actor.clone()).or_default();
             if let Some(last) = chain.last().filter(|e| e.kind == kind && kind != Kind::Update) {
-                last.deadline.send_if_modified(|d| {
-                    if deadline > *d {
-                        *d = deadline;
-                        true
-                    } else {
-                        false
-                    }
+                last.callers.send_if_modified(|c| {
+                    let later = deadline > c.deadline;
+                    c.deadline = c.deadline.max(deadline);
+                    later
                 });
                 return last.outcome.clone();
             }
             if kind == Kind::Delete {
-                chain.iter().for_each(|e| e.cancelled.cancel());
+                chain.iter().for_each(|e| e.callers.send_modify(|c| c.cancelled = true));
             }
-            let before = chain.last().map(|e| {
-                e.followed.cancel();
-                e.outcome.clone()
-            });
-            let (cancelled, followed, outcome) = (cancelled.clone(), followed.clone(), outcome.clone());
-            chain.push(Entry { number, kind, deadline: deadline_sender, cancelled, followed, outcome });
+            let before = chain.last().map(|e| e.outcome.clone());
+            chain.push(Entry { number, kind, callers, outcome: outcome.clone() });
             before
         };
-        let flight = Flight { deadline: deadline_receiver, cancelled, followed };
         let (turns, name) = (self.clone(), actor.clone());
         tokio::spawn(async move {
             let place = Place { turns, actor: name, number };
             if let Some(mut before) = before {
                 let _ = before.wait_for(Option::is_some).await;
             }
-            let outcome = work(flight).await.map(Arc::new);
+            let outcome = work(Flight(flight)).await.map(Arc::new);
             // Off the chain first, so that whoever acts on the answer starts something new.
             drop(place);
             let _ = done.send(Some(outcome));

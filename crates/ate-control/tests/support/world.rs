@@ -180,6 +180,12 @@ impl World {
         Ok(serde_json::from_slice(&answer.into_inner().json).unwrap())
     }
 
+    pub async fn list(&self, kind: &str) -> Vec<Value> {
+        let request = v1::ListRequest { kind: kind.into(), ..Default::default() };
+        let objects = self.resources.clone().list(request).await.unwrap().into_inner().objects;
+        objects.iter().map(|o| serde_json::from_slice(&o.json).unwrap()).collect()
+    }
+
     pub async fn delete(&self, kind: &str, name: &str) -> Result<(), Error> {
         let namespace = if matches!(kind, "SandboxConfig" | "Atespace") { "" } else { "default" };
         let r = v1::ObjectRef { kind: kind.into(), namespace: namespace.into(), name: name.into() };
@@ -257,14 +263,7 @@ impl World {
     /// Every worker is idle again, here and on the node (I3).
     pub async fn all_workers_free(&self) {
         eventually("every worker free", async || {
-            let list =
-                self.resources.clone().list(v1::ListRequest { kind: "Worker".into(), ..Default::default() }).await;
-            let free = list
-                .unwrap()
-                .into_inner()
-                .objects
-                .iter()
-                .all(|o| serde_json::from_slice::<Value>(&o.json).unwrap()["status"]["phase"] == "Free");
+            let free = self.list("Worker").await.iter().all(|w| w["status"]["phase"] == "Free");
             free && self.node.seated().is_empty()
         })
         .await;

@@ -1,0 +1,205 @@
+//! Bringing actors and workers together: the pick, the queue, and who could make room.
+
+use std::{sync::Arc, time::Instant};
+
+use ate_api::{
+    Error, Reason,
+    id::{ObjectName, WorkerId},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    Claim, Need, Offer, Prepared, Ticket,
+    book::{Book, Holder, Seat, Stage, Worker},
+    queue::Waiter,
+};
+use crate::records::Revision;
+
+impl Book {
+    pub(super) fn offer_all(&mut self, pool: &ObjectName) {
+        let ids: Vec<WorkerId> =
+            self.workers.values().filter(|w| &w.report.pool == pool).map(|w| w.report.id.clone()).collect();
+        for id in ids {
+            self.settle(&id);
+        }
+    }
+
+    /// Gives a free worker to the first in the queue it suits.
+    pub(super) fn offer(&mut self, id: &WorkerId) -> bool {
+        loop {
+            let Some((number, sandbox)) = self.first_for(id) else { return false };
+            let Some(waiter) = self.waiting.remove(&number) else { return false };
+            let claim = self.take(&waiter.need, id, sandbox);
+            let Err(_gone) = waiter.reply.send(claim) else { return true };
+            // The one who waited has left in the same moment: the worker was not touched.
+            self.give_back(id);
+        }
+    }
+
+    fn first_for(&self, id: &WorkerId) -> Option<(u64, Arc<Revision>)> {
+        let worker = self.workers.get(id)?;
+        let pool = self.pools.get(&worker.report.pool)?;
+        self.waiting.iter().find_map(|(number, w)| {
+            if pool.held >= pool.info.capacity || w.exclude.contains(id) {
+                return None;
+            }
+            let sandbox = w.need.fits_pool(&pool.info).ok()?;
+            w.need.fits_platform(&worker.report.platform).ok()?;
+            self.has_verified(worker, &sandbox).then_some((*number, sandbox))
+        })
+    }
+
+    fn has_verified(&self, worker: &Worker, sandbox: &Revision) -> bool {
+        let label = sandbox.reference.config_label();
+        worker.report.configs.contains(&label) || self.verified.contains(&label)
+    }
+
+    fn take(&mut self, need: &Need, id: &WorkerId, sandbox: Arc<Revision>) -> Claim {
+        let worker = self.workers.get_mut(id).expect("taken workers were just found");
+        if let Some(pool) = self.pools.get_mut(&worker.report.pool) {
+            pool.free.remove(id);
+            pool.held += 1;
+        }
+        worker.prepared = None;
+        worker.uses += 1;
+        worker.seat = Seat::Held(Holder {
+            actor: need.actor.clone(),
+            uid: need.uid.clone(),
+            activation: need.activation,
+            stage: Stage::Claimed,
+            since: Instant::now(),
+            deadline: None,
+            idle_timeout: need.idle_timeout,
+            movable: need.movable,
+            address: None,
+            default_port: need.default_port,
+            sandbox: sandbox.key(),
+        });
+        self.by_actor.insert(need.actor.clone(), id.clone());
+        Claim { report: worker.report.clone(), platform: worker.platform.clone(), sandbox }
+    }
+
+    fn give_back(&mut self, id: &WorkerId) {
+        self.unseat(id, Seat::Free);
+        let Some(worker) = self.workers.get(id) else { return };
+        if let Some(pool) = self.pools.get_mut(&worker.report.pool) {
+            pool.free.insert(id.clone(), None);
+        }
+    }
+
+    pub(super) fn claim(&mut self, need: &Arc<Need>, exclude: &[WorkerId]) -> Result<Offer, Error> {
+        let mut misfits = Vec::new();
+        let mut fitting = Vec::new();
+        let mut found = None;
+        for (name, pool) in &self.pools {
+            let sandbox = match need.fits_pool(&pool.info) {
+                Ok(sandbox) => sandbox,
+                Err(misfit) => {
+                    misfits.push((name, misfit));
+                    continue;
+                }
+            };
+            fitting.push(name);
+            if pool.held >= pool.info.capacity {
+                continue;
+            }
+            let wanted = Prepared { template: need.template_uid.clone(), sandbox: sandbox.key() };
+            let pick = pool.free.candidates(&wanted).find(|(id, _)| {
+                !exclude.contains(id)
+                    && self.workers.get(id).is_some_and(|w| {
+                        self.has_verified(w, &sandbox) && need.fits_platform(&w.report.platform).is_ok()
+                    })
+            });
+            if let Some((id, prepared)) = pick {
+                let better = prepared && !matches!(&found, Some((_, _, true)));
+                if found.is_none() || better {
+                    found = Some((id.clone(), sandbox, prepared));
+                }
+            }
+        }
+        if let Some((id, sandbox, _)) = found {
+            return Ok(Offer::Now(self.take(need, &id, sandbox)));
+        }
+        if fitting.is_empty() {
+            return Err(no_suitable(&misfits.iter().map(|(n, m)| format!("{n}: {m}")).collect::<Vec<_>>()));
+        }
+        self.check_workers(need, &fitting, exclude)?;
+        self.enqueue(need, exclude)
+    }
+
+    /// Pools fit; refuses if every worker they have never will.
+    fn check_workers(&self, need: &Need, pools: &[&ObjectName], exclude: &[WorkerId]) -> Result<(), Error> {
+        let mut why = Vec::new();
+        for w in self.workers.values().filter(|w| pools.contains(&&w.report.pool)) {
+            if exclude.contains(&w.report.id) {
+                why.push(format!("{}: it has just failed this actor", w.report.id));
+                continue;
+            }
+            match need.fits_platform(&w.report.platform) {
+                Ok(()) => return Ok(()),
+                Err(misfit) => why.push(format!("{}: {misfit}", w.report.pool)),
+            }
+        }
+        why.sort();
+        why.dedup();
+        // No worker at all yet: they are coming.
+        if why.is_empty() { Ok(()) } else { Err(no_suitable(&why)) }
+    }
+
+    fn enqueue(&mut self, need: &Arc<Need>, exclude: &[WorkerId]) -> Result<Offer, Error> {
+        if self.waiting.len() >= self.queue_limit {
+            return Err(Error::new(
+                Reason::QueueFull,
+                format!("{} callers wait for a worker already", self.waiting.len()),
+            )
+            .on(format!("actor/{}", need.actor))
+            .hint("try again later, or give the pool more replicas"));
+        }
+        self.next_ticket += 1;
+        let (reply, claim) = oneshot::channel();
+        self.waiting.insert(self.next_ticket, Waiter { need: need.clone(), exclude: exclude.to_vec(), reply });
+        Ok(Offer::Later(Ticket { number: self.next_ticket, claim }))
+    }
+
+    pub(super) fn leave(&mut self, mut ticket: Ticket) -> Option<Claim> {
+        self.waiting.remove(&ticket.number);
+        ticket.claim.try_recv().ok()
+    }
+
+    pub(super) fn shortage(&self) -> usize {
+        if self.waiting.is_empty() {
+            return 0;
+        }
+        let leaving = self.workers.values().filter(|w| match &w.seat {
+            Seat::Held(h) => h.stage == Stage::Leaving,
+            Seat::Cleaning => true,
+            Seat::Free => false,
+        });
+        self.waiting.len().saturating_sub(leaving.count())
+    }
+
+    pub(super) fn movable(&self) -> Vec<(WorkerId, Holder)> {
+        // The head of the queue decides which pools count: whoever is behind it is served after it anyway.
+        let Some(first) = self.waiting.values().next() else { return Vec::new() };
+        let fits = |w: &Worker| {
+            let pool = self.pools.get(&w.report.pool)?;
+            first.need.fits_pool(&pool.info).ok()?;
+            first.need.fits_platform(&w.report.platform).ok()
+        };
+        self.workers
+            .iter()
+            .filter(|(id, _)| !first.exclude.contains(id))
+            .filter_map(|(id, w)| Some((id, w, w.holder()?)))
+            .filter(|(_, w, h)| h.movable && h.stage == Stage::Running && fits(w).is_some())
+            .map(|(id, _, h)| (id.clone(), h.clone()))
+            .collect()
+    }
+}
+
+fn no_suitable(why: &[String]) -> Error {
+    if why.is_empty() {
+        return Error::new(Reason::NoSuitableWorker, "there is no worker pool").hint("apply a WorkerPool");
+    }
+    Error::new(Reason::NoSuitableWorker, format!("no worker may take this actor: {}", why.join("; ")))
+        .hint("apply a WorkerPool that fits, or change the worker selector")
+}
