@@ -9,9 +9,12 @@ use ate_router::{RouteTable, Router, RouterOptions};
 use ate_sandbox::Registry;
 use ate_store::{EmbeddedStore, Store};
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{service::Routes as Services, transport::Server};
+use tonic::{
+    service::Routes as Services,
+    transport::{Server, server::TcpIncoming},
+};
 
 use super::{
     adapters::{Routes, Wake},
@@ -99,10 +102,13 @@ impl System {
 }
 
 async fn serve(listener: ApiListener, services: Services, stop: CancellationToken) {
-    let server = Server::builder().tcp_nodelay(true).add_routes(services);
+    let server = Server::builder().add_routes(services);
     let served = match listener {
         ApiListener::Tcp(listener) => {
-            server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled()).await
+            // Set here: the server's own setting does not reach listeners that are handed to it. Without it each answer
+            // may wait for a delayed acknowledgement.
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            server.serve_with_incoming_shutdown(incoming, stop.cancelled()).await
         }
         ApiListener::Unix(listener, _file) => {
             server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled()).await
