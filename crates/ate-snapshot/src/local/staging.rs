@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use futures::try_join;
+use futures::join;
 
 use super::snapshot::{FILES, Stamps, write_stamps};
 use crate::{
@@ -72,7 +72,10 @@ impl Staging {
         // Writing back and hashing have no need of one another.
         let paths = driver_files.iter().map(|f| self.files_dir.join(&f.name)).collect();
         let synced = blocking::run_each(paths, |path: PathBuf| files::sync_file(&path));
-        let (sealed, _) = try_join!(sealed, synced)?;
+        let (sealed, synced) = join!(sealed, synced);
+        // What is no file cannot be synced either; that it is none says more.
+        let sealed = sealed?;
+        synced?;
         self.sealed = sealed.iter().map(|(file, stamp)| (file.name.clone(), (file.clone(), stamp.clone()))).collect();
         Ok(sealed.into_iter().map(|(file, _)| file).collect())
     }
