@@ -1,3 +1,5 @@
+//! What a configuration of a class may and may not say.
+
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Herders that are found, and programs that only look like herders.
+
 use std::{
     fs,
     io::Write as _,
