@@ -102,9 +102,10 @@ impl Inner {
         let (sandbox, workload) = (Some(verified), Some((*workload).clone()));
         let start = match snapshot {
             Some((Scope::Full, snapshot)) => {
-                let snapshot_dir = path(snapshot.files_dir());
+                let digest = snapshot.digest.to_string();
+                let snapshot = Some(pb::Snapshot { digest, dir: path(snapshot.files_dir()) });
                 let activation = Some(about);
-                Start::Restore(Box::new(pb::RestoreRequest { activation, sandbox, workload, snapshot_dir }))
+                Start::Restore(Box::new(pb::RestoreRequest { activation, sandbox, workload, snapshot, base: None }))
             }
             Some((Scope::Data, snapshot)) => {
                 about.data_archive = data_archive(&snapshot)?;
@@ -128,7 +129,12 @@ impl Inner {
         if let Some(snapshot) = &snapshot {
             self.snapshot(snapshot).await?;
         }
-        let request = pb::PrepareRequest { sandbox: Some(verified), workload: Some((*workload).clone()) };
+        let request = pb::PrepareRequest {
+            sandbox: Some(verified),
+            workload: Some((*workload).clone()),
+            snapshot: None,
+            standby: false,
+        };
         self.workers.ask(&worker, |reply| Command::Prepare { key, request: Box::new(request), reply }).await
     }
 

@@ -109,8 +109,9 @@ impl Inner {
                 Scope::Data => pb::Scope::Data,
             }
             .into(),
+            may_need_base: false,
         };
-        let files = client.checkpoint(request, capture.timeout).await?;
+        let files = client.checkpoint(request, capture.timeout).await?.files;
         let files: Vec<DriverFile> =
             files.into_iter().map(|f| DriverFile { name: f.name, media_type: f.media_type }).collect();
         let files = staging.seal(&files, prefix.as_ref().and_then(Prefix::encoding)).await?;

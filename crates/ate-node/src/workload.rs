@@ -94,6 +94,7 @@ fn assemble_container(
         additional_gids: user.additional_gids.clone(),
         readyz,
         mounts: mounts.map(|m| pb::Mount { volume: m.name.clone(), path: m.mount_path.clone() }).collect(),
+        image: None,
     })
 }
 

@@ -14,6 +14,10 @@ pub const SNAPSHOT_DATA: &str = "snapshot.data";
 pub const SNAPSHOT_MULTI_CONTAINER: &str = "snapshot.multi-container";
 /// Start a sandbox before anyone asks.
 pub const PREPARE: &str = "prepare";
+/// Snapshots may hold only what differs from the one the actor was restored from.
+pub const SNAPSHOT_BASE: &str = "snapshot.base";
+/// Restore a template's golden snapshot ahead, so that a new actor only has to go on.
+pub const STANDBY: &str = "standby";
 /// A failed checkpoint leaves the actor running.
 pub const CHECKPOINT_LEAVE_RUNNING: &str = "checkpoint.leave-running";
 

@@ -19,6 +19,20 @@ pub struct ClassDescriptor {
     /// The class's own configuration format: key → what it may be.
     pub config: BTreeMap<String, ConfigField>,
     pub host_needs: HostNeeds,
+    /// The form it takes images in.
+    #[serde(default)]
+    pub image_format: ImageFormat,
+}
+
+/// How a container's image reaches a herder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageFormat {
+    /// As directories, one a layer.
+    #[default]
+    Layers,
+    /// As one file with an EROFS filesystem of all layers.
+    Erofs,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ate_sandbox::{AssetRequirement, ClassDescriptor, ConfigField, FieldType, HostNeeds};
+use ate_sandbox::{AssetRequirement, ClassDescriptor, ConfigField, FieldType, HostNeeds, ImageFormat};
 use serde_json::Value;
 
 use crate::config::Config;
@@ -30,6 +30,7 @@ pub(crate) fn descriptor() -> ClassDescriptor {
             capabilities: ["CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SYS_PTRACE"].map(String::from).to_vec(),
             ..HostNeeds::default()
         },
+        image_format: ImageFormat::Layers,
     }
 }
 

@@ -11,8 +11,8 @@ use std::{
 use async_trait::async_trait;
 use ate_api::{Error, Reason};
 use ateom::{
-    Driver, Ended, Info, Place, Probed, Source, Start, data,
-    driver::{self as pb, Scope, SnapshotFile, Workload},
+    Checkpoint, Checkpointed, Driver, Ended, Info, Place, Preparation, Probed, Snapshot, Source, Start, data,
+    driver::{self as pb, Workload},
     network::{Netns, NetworkError},
     process::Exit,
     steps::Steps,
@@ -124,8 +124,8 @@ impl Driver for GvisorDriver {
         binary.capabilities(&config)
     }
 
-    async fn prepare(&mut self, sandbox: &pb::Sandbox, workload: &Workload) -> Result<(), Error> {
-        self.build(sandbox, workload).await?;
+    async fn prepare(&mut self, preparation: &Preparation) -> Result<(), Error> {
+        self.build(&preparation.sandbox, &preparation.workload).await?;
         let processes = self.place.processes.clone();
         let sandbox = self.sandbox()?;
         if sandbox.can_wait() { sandbox.create(&processes).await } else { Ok(()) }
@@ -140,7 +140,9 @@ impl Driver for GvisorDriver {
         }
         let sandbox = self.sandbox()?;
         let (image, archive) = match &start.source {
-            Source::Snapshot(dir) => (Some(dir.as_path()), Some(dir.join(data::ARCHIVE)).filter(|a| a.exists())),
+            Source::Snapshot { snapshot: Snapshot { dir, .. }, .. } => {
+                (Some(dir.as_path()), Some(dir.join(data::ARCHIVE)).filter(|a| a.exists()))
+            }
             Source::Boot => {
                 let archive = &start.activation.data_archive;
                 (None, Some(PathBuf::from(archive)).filter(|_| !archive.is_empty()))
@@ -160,8 +162,9 @@ impl Driver for GvisorDriver {
         Ok(prepared)
     }
 
-    async fn checkpoint(&mut self, dir: PathBuf, scope: Scope) -> Result<Vec<SnapshotFile>, Error> {
-        self.sandbox()?.checkpoint(&dir, scope).await
+    async fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<Checkpointed, Error> {
+        let files = self.sandbox()?.checkpoint(&checkpoint.dir, checkpoint.scope).await?;
+        Ok(Checkpointed { files, needs_base: false })
     }
 
     async fn thaw(&mut self) -> Result<(), Error> {
@@ -169,7 +172,8 @@ impl Driver for GvisorDriver {
         let Some(last) = self.last.clone() else { return Err(Error::new(Reason::WrongState, "nothing was started")) };
         self.reset().await?;
         let deadline = tokio::time::Instant::now() + THAW;
-        let again = Start { source: Source::Snapshot(image), deadline, ..last };
+        let snapshot = Snapshot { digest: String::new(), dir: image };
+        let again = Start { source: Source::Snapshot { snapshot, base: None }, deadline, ..last };
         self.start(&again, &mut Steps::default()).await.map(drop)
     }
 

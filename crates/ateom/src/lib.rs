@@ -19,7 +19,7 @@ pub mod stats;
 pub mod steps;
 mod worker;
 
-pub use sandbox::{Driver, Ended, Info, Probed, Source, Start};
+pub use sandbox::{Checkpoint, Checkpointed, Driver, Ended, Info, Preparation, Probed, Snapshot, Source, Start};
 pub use serve::{Place, ServeArgs};
 
 /// The driver contract as generated from `proto/driver.proto`.
@@ -29,4 +29,4 @@ pub mod driver {
 }
 
 /// Version of the driver contract this build speaks.
-pub const CONTRACT_VERSION: u32 = 1;
+pub const CONTRACT_VERSION: u32 = 2;

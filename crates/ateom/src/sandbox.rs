@@ -10,6 +10,43 @@ use crate::{
     steps::Steps,
 };
 
+/// What may be started before it is known who will run.
+#[derive(Debug, Clone)]
+pub struct Preparation {
+    pub sandbox: Sandbox,
+    pub workload: Workload,
+    /// What new actors begin with, and what others were saved against.
+    pub snapshot: Option<Snapshot>,
+    /// A new actor is likely to come.
+    pub standby: bool,
+}
+
+/// A verified snapshot on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// sha256 of its manifest.
+    pub digest: String,
+    pub dir: PathBuf,
+}
+
+/// Write an actor's state.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// Empty, absolute.
+    pub dir: PathBuf,
+    pub scope: Scope,
+    /// What the activation was restored from stays available: only what differs from it need be written.
+    pub may_need_base: bool,
+}
+
+/// What a checkpoint wrote.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Checkpointed {
+    pub files: Vec<SnapshotFile>,
+    /// They are useless without what the activation was restored from.
+    pub needs_base: bool,
+}
+
 /// Who drives.
 #[derive(Debug, Clone)]
 pub struct Info {
@@ -40,8 +77,8 @@ pub struct Start {
 pub enum Source {
     /// From its images.
     Boot,
-    /// From a directory with the files of a snapshot.
-    Snapshot(PathBuf),
+    /// From a snapshot, and what it was saved against if it does not stand alone.
+    Snapshot { snapshot: Snapshot, base: Option<Snapshot> },
 }
 
 /// An actor that ended by itself.
@@ -55,7 +92,8 @@ pub struct Ended {
 /// One worker's sandbox.
 ///
 /// Calls come one at a time and in an order that makes sense; any of them may be dropped half-way, and then `reset`
-/// follows. After an error of `prepare` or `start`, `reset` follows as well.
+/// follows. After an error of `prepare` or `start`, and before a `start` that a preparation was not made for, `reset`
+/// follows as well.
 #[async_trait]
 pub trait Driver: Send + 'static {
     fn info(&self) -> Info;
@@ -63,18 +101,20 @@ pub trait Driver: Send + 'static {
     async fn probe(&mut self, sandbox: &Sandbox) -> Result<Probed, Error>;
 
     /// Starts what can be started before it is known who will run.
-    async fn prepare(&mut self, sandbox: &Sandbox, workload: &Workload) -> Result<(), Error>;
+    async fn prepare(&mut self, preparation: &Preparation) -> Result<(), Error>;
 
     /// Starts an actor and waits until it is ready. Answers whether a preparation was used.
     async fn start(&mut self, start: &Start, steps: &mut Steps) -> Result<bool, Error>;
 
-    /// Freezes the actor and writes its state into `dir`. After an error the actor runs on, and `dir` is empty.
-    async fn checkpoint(&mut self, dir: PathBuf, scope: Scope) -> Result<Vec<SnapshotFile>, Error>;
+    /// Freezes the actor and writes its state into the directory. After an error the actor runs on, and the directory
+    /// is empty.
+    async fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<Checkpointed, Error>;
 
     /// Lets a frozen actor run on.
     async fn thaw(&mut self) -> Result<(), Error>;
 
-    /// Ends and removes everything. The next call may be any.
+    /// Ends and removes whatever has seen anything of an actor; what was started ahead and has not may stay for the
+    /// next `prepare` or `start`. The next call may be any.
     async fn reset(&mut self) -> Result<(), Error>;
 
     /// Work for which an idle worker has time, such as making the next network namespace.

@@ -11,9 +11,9 @@ use tonic::{Request, Response, Status as GrpcStatus};
 use crate::{
     CONTRACT_VERSION,
     driver::{self as pb, driver_server},
-    sandbox::{Info, Source, Start},
+    sandbox::{Checkpointed, Info, Source, Start},
     stats,
-    worker::{self, Command, Reply, Status, parts, source},
+    worker::{self, Command, Reply, Status, parts},
 };
 
 pub(crate) struct Server {
@@ -77,14 +77,18 @@ impl driver_server::Driver for Server {
     }
 
     async fn restore(&self, request: Request<pb::RestoreRequest>) -> Answer<pb::RestoreResponse> {
-        let pb::RestoreRequest { activation, sandbox, workload, snapshot_dir } = request.into_inner();
-        let outcome = self.start(activation, sandbox, workload, source(&snapshot_dir)?).await?;
+        let pb::RestoreRequest { activation, sandbox, workload, snapshot, base } = request.into_inner();
+        let base = base.map(worker::snapshot).transpose()?;
+        let missing = || Error::new(Reason::Invalid, "the request has no snapshot");
+        let source = Source::Snapshot { snapshot: worker::snapshot(snapshot.ok_or_else(missing)?)?, base };
+        let outcome = self.start(activation, sandbox, workload, source).await?;
         Ok(Response::new(pb::RestoreResponse { outcome: Some(outcome) }))
     }
 
     async fn checkpoint(&self, request: Request<pb::CheckpointRequest>) -> Answer<pb::CheckpointResponse> {
-        let files = self.ask(|reply| Command::Checkpoint(request.into_inner(), reply)).await?;
-        Ok(Response::new(pb::CheckpointResponse { files }))
+        let Checkpointed { files, needs_base } =
+            self.ask(|reply| Command::Checkpoint(request.into_inner(), reply)).await?;
+        Ok(Response::new(pb::CheckpointResponse { files, needs_base }))
     }
 
     async fn thaw(&self, request: Request<pb::ThawRequest>) -> Answer<pb::ThawResponse> {

@@ -19,10 +19,9 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
     driver::{
-        CheckpointRequest, Event, Outcome, PrepareRequest, Sandbox, Scope, SnapshotFile, Workload,
-        stats_response::State,
+        self as pb, CheckpointRequest, Event, Outcome, PrepareRequest, Sandbox, Scope, Workload, stats_response::State,
     },
-    sandbox::{Driver, Ended, Probed, Source, Start},
+    sandbox::{Checkpoint, Checkpointed, Driver, Ended, Preparation, Probed, Snapshot, Start},
     steps::Steps,
 };
 
@@ -46,7 +45,7 @@ pub(crate) enum Command {
     Probe(Sandbox, Reply<Probed>),
     Prepare(PrepareRequest, Reply<()>),
     Start(Box<Start>, Reply<Outcome>),
-    Checkpoint(CheckpointRequest, Reply<Vec<SnapshotFile>>),
+    Checkpoint(CheckpointRequest, Reply<Checkpointed>),
     Thaw(u64, Reply<()>),
 }
 
@@ -68,14 +67,22 @@ struct Prepared {
     key: String,
 }
 
+/// What was prepared, and how far.
+#[derive(PartialEq, Eq, Clone)]
+struct Ahead {
+    fits: Prepared,
+    snapshot: Option<Snapshot>,
+    standby: bool,
+}
+
 pub(crate) struct Worker<D> {
     driver: D,
     status: watch::Sender<Status>,
     events: broadcast::Sender<Event>,
     seen: Fence,
-    prepared: Option<Prepared>,
+    prepared: Option<Ahead>,
     started: Option<Outcome>,
-    frozen: Option<(PathBuf, Vec<SnapshotFile>)>,
+    frozen: Option<(PathBuf, Checkpointed)>,
 }
 
 impl<D: Driver> Worker<D> {
@@ -125,17 +132,21 @@ impl<D: Driver> Worker<D> {
     }
 
     async fn prepare(&mut self, request: PrepareRequest) -> Result<(), Error> {
-        let (sandbox, workload) = parts(request.sandbox, request.workload)?;
-        let wanted = Prepared::of(&sandbox, &workload);
+        let PrepareRequest { sandbox, workload, snapshot, standby } = request;
+        let (sandbox, workload) = parts(sandbox, workload)?;
+        let snapshot = snapshot.map(self::snapshot).transpose()?;
+        let fits = Prepared::of(&sandbox, &workload);
+        let wanted = Ahead { fits, snapshot: snapshot.clone(), standby };
         match self.state() {
             State::Prepared if self.prepared.as_ref() == Some(&wanted) => return Ok(()),
             State::Idle => (),
             State::Prepared => self.clean().await?,
             state => return Err(wrong_state("prepare a sandbox", state)),
         }
-        match within(PREPARE, "the preparation", self.driver.prepare(&sandbox, &workload)).await {
+        let preparation = Preparation { sandbox, workload, snapshot, standby };
+        match within(PREPARE, "the preparation", self.driver.prepare(&preparation)).await {
             Ok(()) => {
-                self.status.send_modify(|s| s.prepared_key.clone_from(&wanted.key));
+                self.status.send_modify(|s| s.prepared_key.clone_from(&wanted.fits.key));
                 self.prepared = Some(wanted);
                 self.become_state(State::Prepared);
                 Ok(())
@@ -161,8 +172,12 @@ impl<D: Driver> Worker<D> {
         match (state, &self.started) {
             (State::Running | State::Frozen, Some(outcome)) if same => return Ok(outcome.clone()),
             (State::Idle, _) => (),
-            (State::Prepared, _) if self.prepared == Some(Prepared::of(&start.sandbox, &start.workload)) => (),
-            (State::Prepared, _) => self.clean().await?,
+            (State::Prepared, _) => {
+                let fits = Prepared::of(&start.sandbox, &start.workload);
+                if self.prepared.as_ref().is_none_or(|p| p.fits != fits) {
+                    self.clean().await?;
+                }
+            }
             (state, _) => return Err(wrong_state("start an actor", state)),
         }
         self.status.send_modify(|s| {
@@ -191,11 +206,11 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    async fn checkpoint(&mut self, request: CheckpointRequest) -> Result<Vec<SnapshotFile>, Error> {
+    async fn checkpoint(&mut self, request: CheckpointRequest) -> Result<Checkpointed, Error> {
         self.current(request.activation)?;
         let dir = PathBuf::from(&request.dir);
         match (self.state(), &self.frozen) {
-            (State::Frozen, Some((last, files))) if *last == dir => return Ok(files.clone()),
+            (State::Frozen, Some((last, written))) if *last == dir => return Ok(written.clone()),
             (State::Running, _) => (),
             (state, _) => return Err(wrong_state("take a snapshot", state)),
         }
@@ -204,12 +219,12 @@ impl<D: Driver> Worker<D> {
             Scope::Unspecified => return Err(Error::new(Reason::Invalid, "the snapshot's scope is missing")),
             scope => scope,
         };
-        let written = within(CHECKPOINT, "the snapshot", self.driver.checkpoint(dir.clone(), scope)).await;
-        match written {
-            Ok(files) => {
-                self.frozen = Some((dir, files.clone()));
+        let checkpoint = Checkpoint { dir: dir.clone(), scope, may_need_base: request.may_need_base };
+        match within(CHECKPOINT, "the snapshot", self.driver.checkpoint(&checkpoint)).await {
+            Ok(written) => {
+                self.frozen = Some((dir, written.clone()));
                 self.become_state(State::Frozen);
-                Ok(files)
+                Ok(written)
             }
             Err(e) => {
                 tracing::warn!("snapshot failed: {e}");
@@ -346,15 +361,14 @@ pub(crate) fn start_limit(timeout_ms: u64) -> Duration {
     }
 }
 
-pub(crate) fn source(snapshot_dir: &str) -> Result<Source, Error> {
-    let dir = PathBuf::from(snapshot_dir);
+pub(crate) fn snapshot(snapshot: pb::Snapshot) -> Result<Snapshot, Error> {
+    let pb::Snapshot { digest, dir } = snapshot;
+    let dir = PathBuf::from(dir);
     if dir.is_absolute() && dir.is_dir() {
-        return Ok(Source::Snapshot(dir));
+        return Ok(Snapshot { digest, dir });
     }
-    Err(Error::new(
-        Reason::SnapshotNotFound,
-        format!("snapshot directory `{snapshot_dir}` is not an absolute directory"),
-    ))
+    let message = format!("snapshot directory `{}` is not an absolute directory", dir.display());
+    Err(Error::new(Reason::SnapshotNotFound, message))
 }
 
 fn check_empty(dir: &std::path::Path) -> Result<(), Error> {

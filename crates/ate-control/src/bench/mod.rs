@@ -86,6 +86,7 @@ fn registry() -> Result<Registry, Error> {
         required_assets: Vec::new(),
         config: Default::default(),
         host_needs: HostNeeds::default(),
+        image_format: Default::default(),
     };
     Registry::of([Herder { descriptor, program: "none".into() }], CONTRACT).map_err(|e| broken(&e))
 }

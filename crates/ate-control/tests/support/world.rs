@@ -69,6 +69,7 @@ pub fn classes() -> Registry {
             ConfigField { r#type: FieldType::Boolean, default: json!(false), description: "say more".into() },
         )]),
         host_needs: HostNeeds::default(),
+        image_format: Default::default(),
     };
     Registry::of([Herder { descriptor, program: "/nonexistent/ateom-gvisor".into() }], CONTRACT).unwrap()
 }

@@ -90,9 +90,9 @@ impl Client {
         &self,
         request: pb::CheckpointRequest,
         limit: Duration,
-    ) -> Result<Vec<pb::SnapshotFile>, Error> {
+    ) -> Result<pb::CheckpointResponse, Error> {
         let mut driver = self.driver.clone();
-        Ok(call("writing the snapshot", limit, driver.checkpoint(request)).await?.files)
+        call("writing the snapshot", limit, driver.checkpoint(request)).await
     }
 
     pub(crate) async fn thaw(&self, activation: u64) -> Result<(), Error> {

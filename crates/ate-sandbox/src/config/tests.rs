@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::{AssetRequirement, HostNeeds};
+use crate::{AssetRequirement, HostNeeds, ImageFormat};
 
 /// A class with one field of each type and two assets.
 pub(crate) fn toy() -> ClassDescriptor {
@@ -28,6 +28,7 @@ pub(crate) fn toy() -> ClassDescriptor {
             ("note".to_owned(), field(FieldType::Text { max_bytes: 8 }, json!(""))),
         ]),
         host_needs: HostNeeds::default(),
+        image_format: ImageFormat::default(),
     }
 }
 

@@ -126,14 +126,20 @@ impl Worker {
             activation: Some(self.activation(actor, number)),
             sandbox: Some(with.0.clone()),
             workload: Some(with.1.clone()),
-            snapshot_dir: from.to_string_lossy().into_owned(),
+            snapshot: Some(pb::Snapshot { digest: String::new(), dir: from.to_string_lossy().into_owned() }),
+            base: None,
         };
         let response = self.client.restore(request).await.map_err(|s| Error::from(&s))?;
         Ok(response.into_inner().outcome.unwrap())
     }
 
     pub(crate) async fn prepare(&mut self, with: (&pb::Sandbox, &pb::Workload)) -> Result<(), Error> {
-        let request = pb::PrepareRequest { sandbox: Some(with.0.clone()), workload: Some(with.1.clone()) };
+        let request = pb::PrepareRequest {
+            sandbox: Some(with.0.clone()),
+            workload: Some(with.1.clone()),
+            snapshot: None,
+            standby: false,
+        };
         self.client.prepare(request).await.map(drop).map_err(|s| Error::from(&s))
     }
 
@@ -144,7 +150,7 @@ impl Worker {
         scope: pb::Scope,
     ) -> Result<Vec<String>, Error> {
         let dir = dir.to_string_lossy().into_owned();
-        let request = pb::CheckpointRequest { activation, dir, scope: scope.into() };
+        let request = pb::CheckpointRequest { activation, dir, scope: scope.into(), may_need_base: false };
         let response = self.client.checkpoint(request).await.map_err(|s| Error::from(&s))?;
         Ok(response.into_inner().files.into_iter().map(|f| f.name).collect())
     }
