@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use ate_api::{Error, Reason};
 use ateom::{
-    Checkpoint, Checkpointed, Driver, Ended, Info, Place, Preparation, Probed, Snapshot, Source, Start, data,
+    Checkpoint, Checkpointed, Driver, Ended, Info, Place, Preparation, Probed, Snapshot, Source, Start, config, data,
     driver::{self as pb, Workload},
     network::{Netns, NetworkError},
     process::Exit,
@@ -51,23 +51,17 @@ impl GvisorDriver {
     }
 
     async fn binary(&mut self, sandbox: &pb::Sandbox) -> Result<(PathBuf, Arc<Binary>), Error> {
-        let missing = || Error::new(Reason::Invalid, format!("the sandbox has no asset `{ASSET}`"));
-        let path = PathBuf::from(sandbox.asset_paths.get(ASSET).ok_or_else(missing)?);
-        let digest = sandbox.asset_digests.get(ASSET).filter(|d| !d.is_empty()).ok_or_else(missing)?;
-        if !path.is_absolute() || !path.is_file() {
-            let message = format!("asset `{ASSET}` is not at {}", path.display());
-            return Err(Error::new(Reason::AssetUnavailable, message));
-        }
+        let (path, digest) = config::asset(sandbox, ASSET)?;
         if let Some(binary) = self.binaries.get(digest) {
             return Ok((path, binary.clone()));
         }
         let binary = Arc::new(Binary::ask(&self.place.processes, &path).await?);
-        self.binaries.insert(digest.clone(), binary.clone());
+        self.binaries.insert(digest.to_owned(), binary.clone());
         Ok((path, binary))
     }
 
     async fn build(&mut self, sandbox: &pb::Sandbox, workload: &Workload) -> Result<(), Error> {
-        let config = Config::of(sandbox)?;
+        let config = config::of::<Config>(sandbox)?;
         let (path, binary) = self.binary(sandbox).await?;
         if workload.containers.len() > 1 && !binary.is_modern() {
             let message = format!("runsc {} cannot save or restore more than one container", binary.version);
@@ -119,7 +113,7 @@ impl Driver for GvisorDriver {
     }
 
     async fn probe(&mut self, sandbox: &pb::Sandbox) -> Result<Probed, Error> {
-        let config = Config::of(sandbox)?;
+        let config = config::of::<Config>(sandbox)?;
         let (_, binary) = self.binary(sandbox).await?;
         binary.capabilities(&config)
     }

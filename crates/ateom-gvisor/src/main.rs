@@ -2,16 +2,15 @@
 #![forbid(unsafe_code)]
 
 mod binary;
-mod cli;
+mod class;
 mod config;
 mod describe;
 mod doctor;
 mod driver;
-mod probe;
 mod runsc;
 mod sandbox;
 mod spec;
 
 fn main() -> std::process::ExitCode {
-    cli::main()
+    ateom::cli::main::<class::Gvisor>()
 }

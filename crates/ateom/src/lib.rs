@@ -1,10 +1,13 @@
-//! The herder framework: the driver contract, actor network, root filesystems, readiness and logs.
+//! The herder framework: the command line, the driver contract, actor network, root filesystems, readiness and logs.
 //!
 //! A herder ("ateom") owns one worker: a place with its own process, mount and network namespaces that holds one
 //! sandbox at a time. What is particular to a sandbox class is a [`Driver`]; everything else is here.
 #![deny(unsafe_code)]
 
+pub mod cli;
+pub mod config;
 pub mod data;
+pub mod doctor;
 pub mod identity;
 pub mod logs;
 pub mod namespaces;
