@@ -1,0 +1,5 @@
+//! What a herder and the agent inside its virtual machine say to each other.
+#![forbid(unsafe_code)]
+
+pub mod frame;
+pub mod protocol;

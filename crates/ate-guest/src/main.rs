@@ -1,0 +1,3 @@
+//! Init and agent inside a virtual machine.
+
+fn main() {}
