@@ -181,7 +181,7 @@ impl Sandbox {
         }
         if let Some(archive) = archive {
             let volumes = self.volumes.clone();
-            blocking(move || data::unpack(&archive, &volumes).map_err(data_error)).await?;
+            blocking(move || data::unpack(&archive, &volumes).map_err(data::error)).await?;
         }
         Ok(())
     }
@@ -331,15 +331,6 @@ fn io(what: &'static str) -> impl Fn(std::io::Error) -> Error {
 
 fn image(e: ateom::rootfs::RootfsError) -> Error {
     Error::new(Reason::ImageInvalid, e.to_string())
-}
-
-fn data_error(e: data::DataError) -> Error {
-    let reason = match &e {
-        e if e.is_disk_full() => Reason::DiskFull,
-        data::DataError::Pack { .. } => Reason::SandboxFailed,
-        data::DataError::Unpack(_) | data::DataError::Refused(_) => Reason::ArchiveInvalid,
-    };
-    Error::new(reason, e.to_string())
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ate_api::{Error, Reason};
 pub use ate_volumes::{DataError, MAX_BYTES};
 
 /// File name of the archive in a snapshot.
@@ -40,4 +41,14 @@ pub fn pack(volumes: &BTreeMap<String, PathBuf>, archive: &Path) -> Result<(), D
 /// Unpacks into `volumes`, which exist and are empty. Blocks.
 pub fn unpack(archive: &Path, volumes: &BTreeMap<String, PathBuf>) -> Result<(), DataError> {
     ate_volumes::unpack(open(archive)?, volumes)
+}
+
+/// In the words of the contract.
+pub fn error(e: DataError) -> Error {
+    let reason = match &e {
+        e if e.is_disk_full() => Reason::DiskFull,
+        DataError::Pack { .. } => Reason::SandboxFailed,
+        DataError::Unpack(_) | DataError::Refused(_) => Reason::ArchiveInvalid,
+    };
+    Error::new(reason, e.to_string())
 }
