@@ -3,7 +3,7 @@
 //! Reads a directory laid out as packages are: one that `dpkg -x` filled, or `/` where they are installed. Makes the
 //! same bytes from the same packages, wherever and whenever, so that an asset's digest says what is in it.
 
-mod cpio;
+pub(crate) mod cpio;
 mod elf;
 mod initrd;
 mod kernel;

@@ -11,25 +11,25 @@ const END: &str = "TRAILER!!!";
 
 /// Everything in it is owned by root and of no time.
 #[derive(Default)]
-pub(super) struct Cpio {
+pub(crate) struct Cpio {
     bytes: Vec<u8>,
     entries: u32,
 }
 
 impl Cpio {
-    pub(super) fn directory(&mut self, path: &str) {
+    pub(crate) fn directory(&mut self, path: &str) {
         self.entry(path, DIRECTORY | 0o755, (0, 0), &[]);
     }
 
-    pub(super) fn file(&mut self, path: &str, permissions: u32, contents: &[u8]) {
+    pub(crate) fn file(&mut self, path: &str, permissions: u32, contents: &[u8]) {
         self.entry(path, REGULAR | permissions, (0, 0), contents);
     }
 
-    pub(super) fn character_device(&mut self, path: &str, permissions: u32, device: (u32, u32)) {
+    pub(crate) fn character_device(&mut self, path: &str, permissions: u32, device: (u32, u32)) {
         self.entry(path, CHARACTER_DEVICE | permissions, device, &[]);
     }
 
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.entry(END, 0, (0, 0), &[]);
         self.bytes
     }

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     /// A bzImage around a payload, of which nothing else is looked at.
-    pub(crate) fn bz_image(payload: &[u8]) -> Vec<u8> {
+    fn bz_image(payload: &[u8]) -> Vec<u8> {
         let mut image = vec![0; 2 * SECTOR + 8];
         image[SETUP_SECTS] = 1;
         image[MAGIC..MAGIC + 4].copy_from_slice(b"HdrS");

@@ -62,6 +62,14 @@ mod tests {
     use super::*;
 
     const CAP: usize = 1 << 20;
+    /// `xz --x86 --lzma2 --check=crc32` of "hello, xz": the filter is what kernels are packed with.
+    #[rustfmt::skip]
+    const XZ: [u8; 64] = [
+        0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00, 0x00, 0x01, 0x69, 0x22, 0xde, 0x36, 0x02, 0x01, 0x04, 0x00,
+        0x21, 0x01, 0x16, 0x00, 0x0d, 0x86, 0x35, 0x1f, 0x01, 0x00, 0x08, 0x68, 0x65, 0x6c, 0x6c, 0x6f,
+        0x2c, 0x20, 0x78, 0x7a, 0x00, 0x00, 0x00, 0x00, 0x5b, 0xad, 0x64, 0x34, 0x00, 0x01, 0x1d, 0x09,
+        0x93, 0x61, 0x36, 0xa6, 0x90, 0x42, 0x99, 0x0d, 0x01, 0x00, 0x00, 0x00, 0x00, 0x01, 0x59, 0x5a,
+    ];
 
     fn text() -> Vec<u8> {
         b"the same words again and again, ".repeat(100)
@@ -95,6 +103,7 @@ mod tests {
             packed.extend_from_slice(&(text().len() as u32).to_le_bytes());
             assert_eq!(unpack(&packed, CAP).unwrap(), text());
         }
+        assert_eq!(unpack(&[&XZ[..], b"size"].concat(), CAP).unwrap(), b"hello, xz");
         assert_eq!(unpack(b"plain", CAP).unwrap(), b"plain");
     }
 
@@ -109,7 +118,7 @@ mod tests {
 
     #[test]
     fn damaged_bytes_are_an_error_and_never_a_panic() {
-        for packed in packed() {
+        for packed in packed().into_iter().chain([XZ.to_vec()]) {
             for at in 4..packed.len().min(300) {
                 let mut damaged = packed.clone();
                 damaged[at] ^= 0xff;
