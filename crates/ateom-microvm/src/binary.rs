@@ -1,19 +1,17 @@
-//! The VMM's files, and what it says of itself.
+//! The VMM's files, what it says of itself, and who executes its guests here.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
 
 use ate_api::{Error, Reason};
 use ate_sandbox::capability;
-use ateom::{Probed, driver::Sandbox, process::Processes};
+use ateom::{Probed, config, driver::Sandbox, process::Processes};
 
 use crate::{
+    accelerator::{self, Chosen},
+    config::Config,
     describe::{KERNEL, VMM},
-    error::failed,
+    error::{blocking, failed},
+    trial::Trial,
     vmm::{Access, Files},
 };
 
@@ -29,12 +27,18 @@ const MAX_KERNEL: u64 = 512 << 20;
 #[derive(Debug)]
 pub(crate) struct Binary {
     pub(crate) version: String,
+    pub(crate) accelerator: Chosen,
     pub(crate) files: Files,
+    kernel_version: Option<String>,
 }
 
 impl Binary {
-    /// `bundle` is the unpacked asset.
-    pub(crate) async fn ask(processes: &Processes, bundle: &Path) -> Result<Self, Error> {
+    /// Asks the VMM of a sandbox. May try whether a guest runs under KVM: once for a set of assets is enough.
+    pub(crate) async fn ask(processes: &Processes, sandbox: &Sandbox) -> Result<Self, Error> {
+        let (bundle, _) = config::asset(sandbox, VMM)?;
+        let (kernel, _) = config::asset(sandbox, KERNEL)?;
+        check_kernel(&kernel)?;
+        let config: Config = config::of(sandbox)?;
         let file = |path: &str| {
             let path = bundle.join(path);
             let missing = || failed(format!("the VMM bundle has no {}", path.display()));
@@ -62,10 +66,13 @@ impl Binary {
         if major(&version) < READ_ONLY_MEMORY {
             files.access = Access::Write;
         }
-        Ok(Binary { version, files })
+        let trial = Trial { vmm: &bundle, kernel: &kernel, cpu: &config.cpu };
+        let accelerator = accelerator::choose(config.accelerator, processes, &trial).await?;
+        let kernel_version = blocking(move || Ok(kernel_version(&kernel))).await?;
+        Ok(Binary { version, accelerator, files, kernel_version })
     }
 
-    pub(crate) fn probed(&self, sandbox: &Sandbox) -> Probed {
+    pub(crate) fn probed(&self) -> Probed {
         let mut capabilities: Vec<String> = [
             capability::CHECKPOINT_LEAVE_RUNNING,
             capability::PREPARE,
@@ -78,9 +85,8 @@ impl Binary {
         .map(String::from)
         .to_vec();
         capabilities.sort_unstable();
-        let kernel = sandbox.asset_paths.get(KERNEL).map(PathBuf::from).and_then(|path| kernel_version(&path));
         let mut versions = BTreeMap::from([(VMM.to_owned(), self.version.clone())]);
-        versions.extend(kernel.map(|version| (KERNEL.to_owned(), version)));
+        versions.extend(self.kernel_version.iter().map(|version| (KERNEL.to_owned(), version.clone())));
         Probed { capabilities, versions }
     }
 }
@@ -110,7 +116,7 @@ fn kernel_version(path: &Path) -> Option<String> {
 }
 
 /// Refuses a kernel that the VMM could not start, before anything is started.
-pub(crate) fn check_kernel(path: &Path) -> Result<(), Error> {
+fn check_kernel(path: &Path) -> Result<(), Error> {
     use std::io::Read;
     let mut magic = [0; 4];
     let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));

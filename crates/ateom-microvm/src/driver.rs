@@ -1,6 +1,6 @@
 //! The driver of class microvm: at most one machine in use, and machines that wait.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use ate_api::{Error, Reason};
@@ -11,9 +11,7 @@ use ateom::{
 };
 
 use crate::{
-    accelerator,
-    binary::{Binary, check_kernel},
-    config::Config,
+    binary::Binary,
     describe::{CLASS, DRIVER, KERNEL, VMM},
     error::{blocking, failed},
     idle::{Golden, Idle, Taken, network},
@@ -32,8 +30,8 @@ const STANDBY: Duration = Duration::from_secs(20);
 
 pub(crate) struct MicrovmDriver {
     place: Place,
-    /// By digest: a VMM is asked once.
-    binaries: HashMap<String, Arc<Binary>>,
+    /// By digests of VMM, kernel and configuration: each is asked once.
+    binaries: HashMap<[String; 3], Arc<Binary>>,
     idle: Idle,
     machine: Option<Machine>,
     /// Something was begun and has not ended well: processes may be left that nobody holds.
@@ -49,18 +47,18 @@ impl MicrovmDriver {
     }
 
     async fn binary(&mut self, sandbox: &Sandbox) -> Result<Arc<Binary>, Error> {
-        let (bundle, digest) = config::asset(sandbox, VMM)?;
-        if let Some(binary) = self.binaries.get(digest) {
+        let digest = |name| config::asset(sandbox, name).map(|(_, digest)| digest.to_owned());
+        let key = [digest(VMM)?, digest(KERNEL)?, sandbox.config_digest.clone()];
+        if let Some(binary) = self.binaries.get(&key) {
             return Ok(binary.clone());
         }
-        let binary = Arc::new(Binary::ask(&self.place.processes, &bundle).await?);
-        self.binaries.insert(digest.to_owned(), binary.clone());
+        let binary = Arc::new(Binary::ask(&self.place.processes, sandbox).await?);
+        self.binaries.insert(key, binary.clone());
         Ok(binary)
     }
 
     async fn plan(&mut self, sandbox: &Sandbox, workload: &Workload) -> Result<Plan, Error> {
-        let accelerator = accelerator::choose(config::of::<Config>(sandbox)?.accelerator)?;
-        Plan::new(sandbox, workload, self.binary(sandbox).await?, accelerator)
+        Plan::new(sandbox, workload, self.binary(sandbox).await?)
     }
 
     /// A machine without contents. `boot`: for the kernel, at this rate of the time stamp counter.
@@ -122,8 +120,7 @@ impl MicrovmDriver {
     }
 
     async fn boot(&mut self, start: &Start, plan: &Plan, steps: &mut Steps) -> Result<bool, Error> {
-        let (kernel, _) = config::asset(&start.sandbox, KERNEL)?;
-        let tsc_khz = blocking(move || check_kernel(&kernel).map(|()| tsc::khz())).await?;
+        let tsc_khz = blocking(|| Ok(tsc::khz())).await?;
         let vmm = self.launch(plan, Some(tsc_khz)).await?;
         steps.mark("launch");
         self.place.network.connect(&vmm.tap).await.map_err(network)?;
@@ -218,10 +215,7 @@ impl Driver for MicrovmDriver {
     }
 
     async fn probe(&mut self, sandbox: &Sandbox) -> Result<Probed, Error> {
-        accelerator::choose(config::of::<Config>(sandbox)?.accelerator)?;
-        let (kernel, _): (PathBuf, _) = config::asset(sandbox, KERNEL)?;
-        check_kernel(&kernel)?;
-        Ok(self.binary(sandbox).await?.probed(sandbox))
+        Ok(self.binary(sandbox).await?.probed())
     }
 
     async fn prepare(&mut self, preparation: &Preparation) -> Result<(), Error> {

@@ -16,8 +16,8 @@ mod logs;
 mod machine;
 mod memory;
 mod plan;
-mod probe;
 mod record;
+mod trial;
 mod tsc;
 mod vmm;
 

@@ -12,7 +12,6 @@ use ateom::{
 };
 
 use crate::{
-    accelerator::Chosen,
     binary::Binary,
     config::Config,
     describe::{INITRD, KERNEL, VMM},
@@ -33,7 +32,6 @@ pub(crate) struct Kind {
 pub(crate) struct Plan {
     pub(crate) kind: Kind,
     pub(crate) config: Config,
-    pub(crate) accelerator: Chosen,
     pub(crate) binary: Arc<Binary>,
     pub(crate) workload: Workload,
     /// One a container.
@@ -43,12 +41,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(
-        sandbox: &Sandbox,
-        workload: &Workload,
-        binary: Arc<Binary>,
-        accelerator: Chosen,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(sandbox: &Sandbox, workload: &Workload, binary: Arc<Binary>) -> Result<Self, Error> {
         workload::check(workload)?;
         if workload.containers.len() > MAX_CONTAINERS {
             let message = format!("{} containers; a machine takes {MAX_CONTAINERS}", workload.containers.len());
@@ -70,7 +63,6 @@ impl Plan {
                 disks: images.len(),
             },
             config: config::of(sandbox)?,
-            accelerator,
             binary,
             workload: workload.clone(),
             images,
@@ -92,7 +84,7 @@ impl Plan {
         Launch {
             files: &self.binary.files,
             config: &self.config,
-            accelerator: self.accelerator,
+            accelerator: self.binary.accelerator,
             disks: self.images.len(),
             kernel: tsc_khz_to_boot.map(|tsc_khz| Kernel { kernel: &self.kernel, initrd: &self.initrd, tsc_khz }),
         }

@@ -54,7 +54,7 @@ impl Record {
             vmm: plan.kind.vmm.clone(),
             vmm_version: plan.binary.version.clone(),
             machine: plan.config.machine,
-            accelerator: plan.accelerator.name().to_owned(),
+            accelerator: plan.binary.accelerator.name().to_owned(),
             cpu: plan.config.cpu.clone(),
             cpus: plan.config.cpus,
             memory_bytes: plan.memory_bytes(),
