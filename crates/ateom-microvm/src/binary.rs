@@ -12,7 +12,7 @@ use crate::{
     describe::{KERNEL, VMM},
     error::{blocking, failed},
     trial::Trial,
-    vmm::{Access, Files},
+    vmm::{self, Access, Files},
 };
 
 const ANSWER: Duration = Duration::from_secs(20);
@@ -39,21 +39,9 @@ impl Binary {
         let (kernel, _) = config::asset(sandbox, KERNEL)?;
         check_kernel(&kernel)?;
         let config: Config = config::of(sandbox)?;
-        let file = |path: &str| {
-            let path = bundle.join(path);
-            let missing = || failed(format!("the VMM bundle has no {}", path.display()));
-            if path.exists() { Ok(path) } else { Err(missing().hint("make it with `ate sandbox import --from`")) }
-        };
-        let mut files = Files {
-            loader: file("lib/ld-linux-x86-64.so.2")?,
-            libraries: file("lib")?,
-            modules: file("lib/qemu")?,
-            program: file("bin/qemu-system-x86_64")?,
-            firmware: file("share/qemu")?,
-            access: Access::Read,
-        };
-        let mut command = Command::new(&files.loader);
-        command.arg("--library-path").arg(&files.libraries).arg(&files.program).arg("--version").env_clear();
+        let [loader, rest @ ..] = vmm::program(&bundle);
+        let mut command = Command::new(loader);
+        command.args(rest).arg("--version").env_clear();
         let said = processes.output(&mut command, ANSWER, ANSWER_CAP).await;
         let said = said.map_err(|e| failed(format!("the VMM cannot be started: {e}")))?;
         let version = said.stdout.lines().next().and_then(|l| l.strip_prefix("QEMU emulator version "));
@@ -61,15 +49,13 @@ impl Binary {
         let Some(version) = version.filter(|_| said.exit.success()) else {
             let words: String = said.stderr.trim().chars().take(300).collect();
             return Err(failed(format!("the VMM does not answer as QEMU does ({}): {words}", said.exit))
-                .hint("the asset is not a QEMU that works on this machine"));
+                .hint("the asset is not a QEMU that works on this machine; make it with `ate sandbox import --from`"));
         };
-        if major(&version) < READ_ONLY_MEMORY {
-            files.access = Access::Write;
-        }
+        let access = if major(&version) < READ_ONLY_MEMORY { Access::Write } else { Access::Read };
         let trial = Trial { vmm: &bundle, kernel: &kernel, cpu: &config.cpu };
         let accelerator = accelerator::choose(config.accelerator, processes, &trial).await?;
         let kernel_version = blocking(move || Ok(kernel_version(&kernel))).await?;
-        Ok(Binary { version, accelerator, files, kernel_version })
+        Ok(Binary { version, accelerator, files: Files { bundle, access }, kernel_version })
     }
 
     pub(crate) fn probed(&self) -> Probed {

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::{
     accelerator::Chosen,
     config::{Config, Machine},
-    vmm::{Files, fds},
+    vmm::{Files, fds, firmware},
 };
 
 /// Serial number of the disk of a container.
@@ -40,7 +40,8 @@ pub(super) fn arguments(
     };
     let mut args: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| args.extend(words.iter().map(|w| (*w).to_owned()));
-    let firmware = files.firmware.to_string_lossy();
+    let firmware = firmware(&files.bundle);
+    let firmware = firmware.to_string_lossy();
     let memory = format!("{}M", config.memory_mib);
     let cpus = config.cpus.to_string();
     // The filter also forbids threads of other priority and new programs.

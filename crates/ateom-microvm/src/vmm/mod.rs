@@ -11,6 +11,7 @@ mod qmp;
 
 use std::{
     collections::VecDeque,
+    ffi::OsString,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -65,16 +66,22 @@ const MAX_DEVICES: usize = 16 << 20;
 const LAST_WORDS: usize = 12;
 const MAX_WORDS: usize = 300;
 
-/// What a VMM is made of, on this machine.
+/// The unpacked bundle of a VMM.
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
-    /// The bundle's own loader, so that nothing of the host's libraries is used.
-    pub(crate) loader: PathBuf,
-    pub(crate) libraries: PathBuf,
-    pub(crate) modules: PathBuf,
-    pub(crate) program: PathBuf,
-    pub(crate) firmware: PathBuf,
+    pub(crate) bundle: PathBuf,
     pub(crate) access: Access,
+}
+
+/// How the VMM of a bundle is started: by the bundle's own loader, so that nothing of the host's libraries is used.
+pub(crate) fn program(bundle: &Path) -> [OsString; 4] {
+    let (loader, libraries) = (bundle.join("lib/ld-linux-x86-64.so.2"), bundle.join("lib"));
+    [loader.into(), "--library-path".into(), libraries.into(), bundle.join("bin/qemu-system-x86_64").into()]
+}
+
+/// Where its firmware is.
+pub(crate) fn firmware(bundle: &Path) -> PathBuf {
+    bundle.join("share/qemu")
 }
 
 pub(crate) struct Vmm {
@@ -84,7 +91,7 @@ pub(crate) struct Vmm {
     pub(crate) control: Option<UnixStream>,
     pub(crate) log: Option<UnixStream>,
     pub(crate) tap: Tap,
-    load: pipe::Sender,
+    load: Option<pipe::Sender>,
     save: pipe::Receiver,
     words: Words,
     access: Access,
@@ -125,11 +132,9 @@ impl Vmm {
         let (err, err_fd) = pipe_to_child().map_err(io("make a pipe"))?;
 
         let mut command = Command::new("/proc/self/exe");
-        command.args([launch::VERB, files.access.word()]).arg(&files.loader);
-        command.arg("--library-path").arg(&files.libraries).arg(&files.program);
+        command.args([launch::VERB, files.access.word()]).args(program(&files.bundle));
         command.args(command_line::arguments(files, config, *accelerator, *disks, kernel.as_ref()));
-        command.env_clear().env("QEMU_MODULE_DIR", &files.modules);
-        command.stdin(Stdio::null()).stdout(out_fd).stderr(err_fd);
+        command.env_clear().stdin(Stdio::null()).stdout(out_fd).stderr(err_fd);
         let map = |child_fd, parent_fd| FdMapping { parent_fd, child_fd };
         let mapped = command.fd_mappings(vec![
             map(fds::QMP, plain(qmp_fd)?),
@@ -152,7 +157,7 @@ impl Vmm {
             control: Some(control),
             log: Some(log),
             tap,
-            load: pipe::Sender::from_owned_fd(load).map_err(io("make a pipe"))?,
+            load: Some(pipe::Sender::from_owned_fd(load).map_err(io("make a pipe"))?),
             save: pipe::Receiver::from_owned_fd(save).map_err(io("make a pipe"))?,
             words,
             access: files.access,
@@ -204,9 +209,10 @@ impl Vmm {
     /// Loads the state of the devices. Memory must be as it was when they were saved.
     pub(crate) async fn load(&mut self, devices: &[u8]) -> Result<(), Error> {
         let incoming = [("migrate-incoming", json!({ "uri": format!("fd:{}", fds::LOAD) }))];
-        let feed = async {
-            let fed = self.load.write_all(devices).await;
-            fed.map_err(io("hand the devices' state to the VMM"))
+        let mut to = self.load.take().ok_or_else(|| failed("the machine has been loaded already"))?;
+        let feed = async move {
+            to.write_all(devices).await.map_err(io("hand the devices' state to the VMM"))
+            // Closed here: the VMM reads to the end.
         };
         let qmp = &mut self.qmp;
         let load = async {
