@@ -12,6 +12,7 @@ use std::{
 
 use ate_agent::{Activate, Activated, Prepare, PrepareKey, SnapshotLocation, SnapshotRef, Source, Template};
 use ate_api::{Error, Reason, id::Digest, resource::template::Scope};
+use ate_sandbox::ImageFormat;
 use ate_snapshot::LocalSnapshot;
 use ateom::driver as pb;
 
@@ -25,7 +26,7 @@ use crate::{
 /// Workloads that are kept assembled; a template has one, each a few kilobytes.
 const KEPT: usize = 4096;
 
-/// Assembled workloads by template and images.
+/// Assembled workloads by template, form of images, and images.
 #[derive(Default)]
 pub(crate) struct Plans(Mutex<HashMap<Digest, Arc<pb::Workload>>>);
 
@@ -63,7 +64,7 @@ impl Inner {
         self.pins.pin(&worker, Use::Active, &template, &sandbox);
         let verified = self.context.verified.ensure(&sandbox).await?;
         steps.mark("node.assets");
-        let workload = self.workload(&template).await?;
+        let workload = self.workload(&template, &sandbox.class).await?;
         steps.mark("node.images");
 
         let log_dir = self.log_dir(&actor.uid);
@@ -125,7 +126,7 @@ impl Inner {
         self.pins.pin(&worker, Use::Prepared, &template, &sandbox);
         let key = PrepareKey { template_uid: template.uid.clone(), sandbox: sandbox.key() };
         let verified = self.context.verified.ensure(&sandbox).await?;
-        let workload = self.workload(&template).await?;
+        let workload = self.workload(&template, &sandbox.class).await?;
         if let Some(snapshot) = &snapshot {
             self.snapshot(snapshot).await?;
         }
@@ -180,15 +181,23 @@ impl Inner {
         Ok(found)
     }
 
-    /// The template's workload, from memory when nothing changed. Every image is made sure of.
-    async fn workload(&self, template: &Template) -> Result<Arc<pb::Workload>, Error> {
+    /// The template's workload as the class takes it, from memory when nothing changed. Every image is made sure of;
+    /// the first call for a class may take long, and comes when the template's golden snapshot is made.
+    async fn workload(&self, template: &Template, class: &str) -> Result<Arc<pb::Workload>, Error> {
+        let format = self.classes.get(class)?.descriptor.image_format;
         let mut parts = Vec::with_capacity(template.spec.containers.len());
-        let mut text = format!("{}\0{}", template.uid, template.spec_digest);
+        let mut text = format!("{}\0{}\0{format:?}", template.uid, template.spec_digest);
         for container in &template.spec.containers {
             let image = self.images.ensure(&container.image, image_digest(template, container)?).await?;
-            text.push('\0');
-            text.push_str(image.digest.as_str());
-            parts.push(Part { container, image });
+            let file = match format {
+                ImageFormat::Layers => None,
+                ImageFormat::Erofs => Some(self.images.as_file(&image).await?),
+            };
+            for digest in [Some(&image.digest), file.as_ref().map(|f| &f.sha256)].into_iter().flatten() {
+                text.push('\0');
+                text.push_str(digest.as_str());
+            }
+            parts.push(Part { container, image, file });
         }
         let key = Digest::of(text.as_bytes());
         if let Some(known) = self.plans.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
