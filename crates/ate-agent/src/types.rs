@@ -129,7 +129,11 @@ pub enum Source {
     /// From the images.
     Boot,
     /// From a committed snapshot. With `Scope::Data`: from the images, with the durable directories in place.
-    Snapshot(SnapshotRef),
+    Snapshot {
+        snapshot: SnapshotRef,
+        /// What it rests on, as recorded when it was committed; the node refuses a manifest that says otherwise.
+        base: Option<SnapshotRef>,
+    },
 }
 
 /// A committed snapshot, as the control plane recorded it.
@@ -168,6 +172,9 @@ pub struct Capture {
     pub generation: u64,
     pub scope: Scope,
     pub parent: Option<Digest>,
+    /// Stays available for as long as the snapshot is, so that the snapshot may hold only what differs from it. It is
+    /// what the activation was restored from, or that one's base. None: the snapshot must be whole.
+    pub base: Option<SnapshotRef>,
     pub target: CaptureTarget,
     pub timeout: Duration,
 }
@@ -189,6 +196,8 @@ pub struct Captured {
     /// Sum of its files.
     pub size: u64,
     pub location: SnapshotLocation,
+    /// It rests on [`Capture::base`].
+    pub needs_base: bool,
 }
 
 /// Start a sandbox ahead on an idle worker.

@@ -113,6 +113,9 @@ pub struct SnapshotViewSpec {
     /// Asset name → sha256.
     pub assets: BTreeMap<String, String>,
     pub location: String,
+    /// Manifest of the snapshot it holds only the differences from; absent: it is whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -166,6 +166,7 @@ pub(crate) fn snapshot(core: &Core, record: &SnapshotRecord, current: bool, vers
                 Location::Node(node) => format!("node:{node}"),
                 Location::Url(prefix) => prefix.clone(),
             },
+            base: s.base.as_ref().map(|b| b.manifest.to_string()),
         },
         status: SnapshotViewStatus { size: s.size, current, created: Some(timestamp(s.created_ms)) },
     };

@@ -76,7 +76,7 @@ impl Core {
         let platform = self.catalog.platforms.get(&snapshot.platform).map(|p| p.value);
         Ok(Start {
             template,
-            source: Source::Snapshot(snapshot.reference()),
+            source: snapshot.source(),
             wanted: Wanted::Pinned(revision),
             parent: Some(snapshot.manifest),
             platform,

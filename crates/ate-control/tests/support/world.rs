@@ -18,7 +18,7 @@ use ate_store::EmbeddedStore;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 
-use super::node::Script;
+use super::node::{Script, State};
 
 /// Nothing in these tests takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -119,7 +119,13 @@ impl World {
 
     /// A default configuration, a pool, the atespace and the template `counter`, ready.
     pub async fn ready(options: Options, workers: u32) -> World {
+        World::ready_with(options, workers, |_| ()).await
+    }
+
+    /// As [`World::ready`], with a node that is set up first.
+    pub async fn ready_with(options: Options, workers: u32, set_up: impl FnOnce(&mut State)) -> World {
         let w = World::empty(options).await;
+        w.node.with(set_up);
         w.apply(sandbox_config("gvisor-default", 'a', true)).await.unwrap();
         w.apply(pool("pool", workers)).await.unwrap();
         w.apply(atespace("default")).await.unwrap();
@@ -151,16 +157,24 @@ impl World {
     }
 
     /// The whole process dies and starts again: new control plane over the same store, a node without workers.
-    pub async fn restart(mut self) -> World {
+    pub async fn restart(self) -> World {
+        self.restart_after(async |_| ()).await
+    }
+
+    /// As [`World::restart`], with something done to the store in between.
+    pub async fn restart_after(mut self, change: impl AsyncFnOnce(&EmbeddedStore)) -> World {
         self.process.take().unwrap().shutdown_background();
         let (dir, options, old) = (self.dir.clone(), self.options.clone(), self.node.clone());
         drop(self);
         // The store is free once the last task of the dead process is gone.
         let path = dir.path().join("store");
         eventually("the store is free", async || EmbeddedStore::open(&path).is_ok()).await;
+        change(&EmbeddedStore::open(&path).unwrap()).await;
         let node = Script::new();
-        let kept = old.with(|s| (s.snapshots.clone(), s.highest.clone()));
-        node.with(|s| (s.snapshots, s.highest) = kept);
+        let kept = old.with(|s| (s.snapshots.clone(), s.highest.clone(), s.bases.clone()));
+        node.with(|s| (s.snapshots, s.highest, s.bases) = kept);
+        let able = old.with(|s| (s.capabilities.clone(), s.differences));
+        node.with(|s| (s.capabilities, s.differences) = able);
         World::open(options, dir, node).await
     }
 
