@@ -52,9 +52,14 @@ pub fn options() -> Options {
 /// Contract version of the scripted class.
 const CONTRACT: u32 = 1;
 
+/// Two classes that differ in nothing but their names.
 pub fn classes() -> Registry {
+    Registry::of(["gvisor", "other"].map(class), CONTRACT).unwrap()
+}
+
+fn class(name: &str) -> Herder {
     let descriptor = ClassDescriptor {
-        name: "gvisor".into(),
+        name: name.into(),
         driver_name: "scripted".into(),
         driver_version: "0".into(),
         contract_version: CONTRACT,
@@ -71,7 +76,13 @@ pub fn classes() -> Registry {
         host_needs: HostNeeds::default(),
         image_format: Default::default(),
     };
-    Registry::of([Herder { descriptor, program: "/nonexistent/ateom-gvisor".into() }], CONTRACT).unwrap()
+    Herder { descriptor, program: format!("/nonexistent/ateom-{name}").into() }
+}
+
+/// The object, for another class than the default one.
+pub fn of_class(mut object: Value, class: &str) -> Value {
+    object["spec"]["sandboxClass"] = class.into();
+    object
 }
 
 pub fn sandbox_config(name: &str, byte: char, default: bool) -> Value {
