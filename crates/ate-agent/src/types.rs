@@ -55,6 +55,10 @@ pub struct PrepareKey {
     pub template_uid: Uid,
     /// Digest over class, config and assets.
     pub sandbox: Digest,
+    /// Manifest of the snapshot that new actors begin with.
+    pub snapshot: Option<Digest>,
+    /// That snapshot is restored ahead, for one new actor.
+    pub standby: bool,
 }
 
 /// Something that happened on the node without being asked for.
@@ -206,8 +210,10 @@ pub struct Prepare {
     pub worker: WorkerId,
     pub template: Template,
     pub sandbox: SandboxRef,
-    /// Copy this snapshot onto the node as well, off the clock.
+    /// What new actors of the template begin with, made under this sandbox; copied onto the node, off the clock.
     pub snapshot: Option<SnapshotRef>,
+    /// A new actor is likely to come: restore the snapshot ahead, if the class can.
+    pub standby: bool,
 }
 
 /// What binaries can do under a configuration.

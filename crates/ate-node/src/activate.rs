@@ -127,20 +127,22 @@ impl Inner {
     }
 
     pub(crate) async fn prepare(&self, prepare: Prepare) -> Result<(), Error> {
-        let Prepare { worker, template, sandbox, snapshot } = prepare;
+        let Prepare { worker, template, sandbox, snapshot, standby } = prepare;
         self.pins.pin(&worker, Use::Prepared, &template, &sandbox, &snapshot);
-        let key = PrepareKey { template_uid: template.uid.clone(), sandbox: sandbox.key() };
+        let key = PrepareKey {
+            template_uid: template.uid.clone(),
+            sandbox: sandbox.key(),
+            snapshot: snapshot.as_ref().map(|s| s.manifest.clone()),
+            standby,
+        };
         let verified = self.context.verified.ensure(&sandbox).await?;
         let workload = self.workload(&template, &sandbox.class).await?;
-        if let Some(snapshot) = &snapshot {
-            self.snapshot(snapshot).await?;
-        }
-        let request = pb::PrepareRequest {
-            sandbox: Some(verified),
-            workload: Some((*workload).clone()),
-            snapshot: None,
-            standby: false,
+        let snapshot = match &snapshot {
+            None => None,
+            Some(snapshot) => Some(for_herder(&self.beginning(snapshot, &template, &sandbox).await?)),
         };
+        let request =
+            pb::PrepareRequest { sandbox: Some(verified), workload: Some((*workload).clone()), snapshot, standby };
         self.workers.ask(&worker, |reply| Command::Prepare { key, request: Box::new(request), reply }).await
     }
 

@@ -1,17 +1,36 @@
 //! What an activation is restored from: found, checked, and brought to this node. All that can be refused is refused
 //! before anything large is fetched.
 
-use ate_agent::{SnapshotLocation, SnapshotRef};
-use ate_api::{Error, Reason, id::Digest, resource::template::Scope};
-use ate_snapshot::{LocalSnapshot, Manifest};
+use ate_agent::{SnapshotLocation, SnapshotRef, Template};
+use ate_api::{
+    Error, Reason,
+    id::{Digest, Uid},
+    resource::template::Scope,
+};
+use ate_sandbox::SandboxRef;
+use ate_snapshot::{
+    LocalSnapshot, Manifest,
+    manifest::{Image, Platform},
+};
 
-use crate::{node::Inner, workers::Seat};
+use crate::{node::Inner, workers::Seat, workload::manifest_images};
 
 /// Verified copies on this node.
 pub(crate) struct Restored {
     pub(crate) snapshot: LocalSnapshot,
     /// What the snapshot rests on.
     pub(crate) base: Option<LocalSnapshot>,
+}
+
+/// What a snapshot has to fit.
+struct Fit<'a> {
+    platform: &'a Platform,
+    sandbox: &'a SandboxRef,
+    /// None: whoever begins with it.
+    actor: Option<&'a Uid>,
+    template: &'a Uid,
+    spec_digest: &'a Digest,
+    images: &'a [Image],
 }
 
 enum Found {
@@ -38,8 +57,16 @@ impl Inner {
         seat: &Seat,
     ) -> Result<Restored, Error> {
         let object = |e: Error| e.on(format!("snapshot/{}", snapshot.manifest.short()));
+        let fit = Fit {
+            platform: &self.context.platform,
+            sandbox: &seat.sandbox,
+            actor: Some(&seat.actor.uid),
+            template: &seat.template_uid,
+            spec_digest: &seat.spec_digest,
+            images: &seat.images,
+        };
         let found = self.find(snapshot).await.map_err(object)?;
-        self.check(found.manifest(), snapshot, seat).map_err(object)?;
+        fit.check(found.manifest(), snapshot).map_err(object)?;
         let Some(base) = base else {
             found.manifest().check_base(None).map_err(|e| object(e.into()))?;
             return Ok(Restored { snapshot: self.bring(found, snapshot).await.map_err(object)?, base: None });
@@ -54,8 +81,30 @@ impl Inner {
         })
     }
 
+    /// What new actors of the template begin with: a whole snapshot, which may be restored before it is known for whom.
+    pub(crate) async fn beginning(
+        &self,
+        snapshot: &SnapshotRef,
+        template: &Template,
+        sandbox: &SandboxRef,
+    ) -> Result<LocalSnapshot, Error> {
+        let object = |e: Error| e.on(format!("snapshot/{}", snapshot.manifest.short()));
+        let fit = Fit {
+            platform: &self.context.platform,
+            sandbox,
+            actor: None,
+            template: &template.uid,
+            spec_digest: &template.spec_digest,
+            images: &manifest_images(template)?,
+        };
+        let found = self.find(snapshot).await.map_err(object)?;
+        fit.check(found.manifest(), snapshot).map_err(object)?;
+        found.manifest().check_base(None).map_err(|e| object(e.into()))?;
+        self.bring(found, snapshot).await.map_err(object)
+    }
+
     /// The node's verified copy; fetched if it is not here.
-    pub(crate) async fn snapshot(&self, snapshot: &SnapshotRef) -> Result<LocalSnapshot, Error> {
+    async fn snapshot(&self, snapshot: &SnapshotRef) -> Result<LocalSnapshot, Error> {
         Ok(match &snapshot.location {
             SnapshotLocation::Local => self.local.get(&snapshot.manifest).await?,
             SnapshotLocation::External { prefix } => {
@@ -82,16 +131,18 @@ impl Inner {
             Found::There(_) => self.snapshot(snapshot).await,
         }
     }
+}
 
-    fn check(&self, manifest: &Manifest, snapshot: &SnapshotRef, seat: &Seat) -> Result<(), Error> {
-        manifest.check_platform(&self.context.platform)?;
-        manifest.check_sandbox(&seat.sandbox)?;
-        manifest.check_owner(&seat.actor.uid, &seat.template_uid, &seat.spec_digest)?;
+impl Fit<'_> {
+    fn check(&self, manifest: &Manifest, snapshot: &SnapshotRef) -> Result<(), Error> {
+        manifest.check_platform(self.platform)?;
+        manifest.check_sandbox(self.sandbox)?;
+        manifest.check_owner(self.actor.unwrap_or(&manifest.actor.uid), self.template, self.spec_digest)?;
         if manifest.scope != snapshot.scope {
             let message = format!("the manifest's scope is {:?}, recorded is {:?}", manifest.scope, snapshot.scope);
             return Err(Error::new(Reason::ManifestInvalid, message));
         }
-        if manifest.scope == Scope::Full && manifest.images != seat.images {
+        if manifest.scope == Scope::Full && manifest.images != self.images {
             let message = "the snapshot was made from other images than the template's";
             return Err(Error::new(Reason::ManifestInvalid, message));
         }

@@ -131,7 +131,8 @@ pub(crate) fn worker(core: &Core, w: &Worker) -> Result<v1::Object, Error> {
             address: w.report.address.to_string(),
             actor: w.holder().map(|h| h.actor.to_string()),
             configs: w.report.configs.clone(),
-            prepared: w.prepared.as_ref().and_then(|p| template_name(&p.template)),
+            prepared: w.prepared.as_ref().and_then(|p| template_name(&p.fits.template)),
+            standby: w.prepared.as_ref().is_some_and(|p| p.standby),
         },
     };
     object("Worker", &view.metadata, w.uses, &view)

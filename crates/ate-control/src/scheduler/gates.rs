@@ -38,6 +38,8 @@ pub(crate) struct Need {
     /// Number of the activation that is going to be.
     pub(crate) activation: Activation,
     pub(crate) template_uid: Uid,
+    /// It begins with the golden snapshot of its template: a standby of that is for it.
+    pub(crate) begins: bool,
     pub(crate) class: String,
     pub(crate) template_selector: Option<LabelSelector>,
     pub(crate) actor_selector: BTreeMap<String, String>,

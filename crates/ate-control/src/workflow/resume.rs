@@ -83,7 +83,7 @@ impl Core {
             };
             actor = self.record_claim(name, actor, &claim, &start).await?;
             match self.activate(name, &actor.value, &claim, &start, flight).await {
-                Ok(activated) => return self.record_running(name, actor, &claim, &activated),
+                Ok(activated) => return self.record_running(name, actor, &claim, &start, &activated),
                 Err(e) => {
                     tracing::warn!(actor = %name, worker = %claim.worker(), error = %e, "activation failed");
                     actor = self.record_failure(name, actor, &claim, &e).await?;
@@ -162,6 +162,7 @@ impl Core {
         name: &ActorName,
         actor: Stored<ActorRecord>,
         claim: &Claim,
+        start: &Start,
         activated: &Activated,
     ) -> Result<Stored<ActorRecord>, Error> {
         let mut record = actor.value;
@@ -183,6 +184,9 @@ impl Core {
         self.write_soon(name);
         let prepared = Prepared { template: running.value.template_uid.clone(), sandbox: claim.sandbox.key() };
         self.note_use(prepared, &running.value.template);
+        if start.begins {
+            self.note_demand(&running.value.template_uid);
+        }
         Ok(running)
     }
 

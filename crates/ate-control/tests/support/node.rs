@@ -232,7 +232,10 @@ impl NodeAgent for Script {
     }
 
     async fn prepare(&self, prepare: Prepare) -> Result<(), Error> {
-        self.call("prepare", prepare.worker.to_string()).await
+        let (worker, template) = (&prepare.worker, &prepare.template.name.name);
+        let snapshot = prepare.snapshot.as_ref().map_or("nothing", |s| s.manifest.as_str());
+        let how = if prepare.standby { "standby" } else { "plain" };
+        self.call("prepare", format!("{worker} {template} {how} {snapshot}")).await
     }
 
     async fn activate(&self, a: Activate) -> Result<Activated, Error> {
