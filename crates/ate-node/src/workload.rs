@@ -188,6 +188,38 @@ mod tests {
         assert_eq!((c.cwd.as_str(), c.uid, c.gid, c.additional_gids), ("/srv", 7, 8, vec![9]));
     }
 
+    #[tokio::test]
+    async fn an_image_reaches_the_herder_as_layers_or_as_one_file_and_never_as_both() {
+        let layer = tempfile::tempdir().unwrap();
+        let template = Template {
+            name: ate_api::id::ObjectName::new("default", "t"),
+            uid: ate_api::id::Uid::generate(),
+            spec_digest: Digest::of(b"spec"),
+            spec: serde_json::from_str(r#"{"containers": [], "snapshotsConfig": {"location": "default"}}"#).unwrap(),
+            images: Default::default(),
+        };
+        let config = ImageConfig { user: String::new(), ..image() };
+        let layers = vec![layer.path().to_owned()];
+        let image = Arc::new(Image { digest: Digest::of(b"image"), layers, config });
+        let container = container();
+        let assembled = async |file: Option<ImageFile>| {
+            let part = Part { container: &container, image: image.clone(), file };
+            assemble(&template, &[part]).await.unwrap()
+        };
+        let as_layers = assembled(None).await;
+        assert_eq!(as_layers.containers[0].layers, [layer.path().to_string_lossy()]);
+        assert_eq!(as_layers.containers[0].image, None);
+
+        let file = |bytes: &[u8]| Some(ImageFile { path: "/images/file".into(), sha256: Digest::of(bytes) });
+        let as_file = assembled(file(b"one")).await;
+        assert!(as_file.containers[0].layers.is_empty());
+        let expected = pb::ImageFile { path: "/images/file".into(), sha256: Digest::of(b"one").to_string() };
+        assert_eq!(as_file.containers[0].image, Some(expected));
+        // What was prepared for one is not used for the other, nor for another file of the same image.
+        assert_ne!(as_file.key, as_layers.key);
+        assert_ne!(as_file.key, assembled(file(b"other")).await.key);
+    }
+
     #[test]
     fn the_templates_command_replaces_entrypoint_and_command() {
         let container = Container { command: vec!["/other".into()], ..container() };

@@ -7,7 +7,7 @@ mod support;
 
 use std::{fs, io::Write, path::Path};
 
-use ate_agent::{ActorIdentity, Captured, NodeAgent, SnapshotLocation, SnapshotRef, Source};
+use ate_agent::{ActorIdentity, Captured, NodeAgent, Prepare, SnapshotLocation, SnapshotRef, Source};
 use ate_api::{
     Reason,
     id::{Activation, ActorName, Digest, GOLDEN_ATESPACE, Uid},
@@ -107,5 +107,31 @@ async fn a_herder_that_has_no_use_for_a_base_writes_a_whole_snapshot() {
     assert!(!captured.needs_base);
     let manifest = Manifest::parse_verified(&captured.manifest_json, &captured.manifest).unwrap();
     assert_eq!((manifest.base, manifest.parent), (None, Some(whole.manifest)));
+    machine.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_prepared_anew_for_a_standby_and_only_with_a_snapshot_of_the_template() {
+    let mut machine = Machine::with_workers(1).await;
+    let worker = machine.ready().remove(0);
+    let golden = ActorIdentity { name: ActorName::new(GOLDEN_ATESPACE, "counter"), uid: Uid::generate() };
+    machine.boot(&worker, &golden, 1).await;
+    let captured = machine.node.capture(capture(&worker, &golden, 1, external())).await.unwrap();
+    machine.release(&worker, &golden, 1).await;
+    let prepare = |standby| Prepare {
+        worker: worker.clone(),
+        template: machine.template.clone(),
+        sandbox: machine.sandbox.clone(),
+        snapshot: Some(reference(&captured)),
+        standby,
+    };
+    let (plain, standby, mut foreign) = (prepare(false), prepare(true), prepare(true));
+    foreign.template.uid = Uid::generate();
+    machine.node.prepare(plain).await.unwrap();
+    machine.node.prepare(standby).await.unwrap();
+    machine.until(|m| m.workers.values().all(|w| w.prepared.as_ref().is_some_and(|p| p.standby))).await;
+    let key = machine.workers[&worker].prepared.clone().unwrap();
+    assert_eq!(key.snapshot.as_ref(), Some(&captured.manifest));
+    assert_eq!(reason(machine.node.prepare(foreign).await), Reason::ManifestInvalid);
     machine.node.shutdown().await;
 }
