@@ -16,11 +16,12 @@ use ateom::{
     driver::{Activation, Container, Workload},
     identity::{self, MOUNT_POINT},
     logs::{ContainerLog, Stdio},
-    network::{ACTOR_ADDRESS, Netns},
+    network::Netns,
     process::{Exit, Processes, Watch},
-    readiness::wait_ready,
+    readiness,
     rootfs::Rootfs,
     steps::Steps,
+    workload,
 };
 use rustix::process::Pid;
 
@@ -34,11 +35,6 @@ const CREATE: Duration = Duration::from_secs(30);
 const START: Duration = Duration::from_secs(30);
 /// Reading or writing the memory of a large actor.
 const IMAGE: Duration = Duration::from_secs(10 * 60);
-/// Names are DNS labels.
-const MAX_NAME: usize = 63;
-/// A sandbox may be made before it is known who will live in it, and a restored one keeps the name it was saved with:
-/// so all have the same. Who an actor is, it reads in its identity directory.
-const HOSTNAME: &str = "actor";
 
 /// A container of the sandbox.
 struct Member {
@@ -96,16 +92,13 @@ impl Sandbox {
     /// Lays everything out; starts nothing.
     pub(crate) fn build(&mut self, build: &Build<'_>) -> Result<(), Error> {
         let Build { workload, .. } = build;
+        workload::check(workload)?;
         fs::create_dir_all(&self.identity).map_err(io("create the identity directory"))?;
         for volume in &workload.volumes {
-            check_name("volume", &volume.name)?;
             let dir = self.disk.join("volumes").join(&volume.name);
             fs::create_dir_all(&dir).map_err(io("create a durable directory"))?;
-            // It belongs to who writes to it first, as a volume of a container engine does.
-            let user = |c: &&Container| c.mounts.iter().any(|m| m.volume == volume.name);
-            if let Some(c) = workload.containers.iter().find(user) {
-                std::os::unix::fs::chown(&dir, Some(c.uid), Some(c.gid)).map_err(io("chown a durable directory"))?;
-            }
+            let (uid, gid) = workload::volume_owner(workload, &volume.name);
+            std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).map_err(io("chown a durable directory"))?;
             self.volumes.insert(volume.name.clone(), dir);
         }
         for (i, container) in workload.containers.iter().enumerate() {
@@ -118,10 +111,6 @@ impl Sandbox {
         let resolv_conf = build.resolv_conf;
         // runsc takes an id for a prefix too: none may be the beginning of another.
         let id = |i: usize| format!("{}-{i:03}", build.id);
-        check_name("container", &c.name)?;
-        if c.args.is_empty() {
-            return Err(Error::new(Reason::Invalid, format!("container `{}` has no command", c.name)));
-        }
         let bundle = self.run.join("bundles").join(&c.name);
         fs::create_dir_all(&bundle).map_err(io("create a bundle"))?;
         let layers: Vec<PathBuf> = c.layers.iter().map(PathBuf::from).collect();
@@ -133,18 +122,11 @@ impl Sandbox {
             rootfs: rootfs.path(),
             netns: self.netns.path(),
             identity: &self.identity,
-            hostname: HOSTNAME,
             volumes: &self.volumes,
         };
         let spec = spec(c, &placement);
         self.rootfs.push(rootfs);
         made?;
-        for mount in &c.mounts {
-            if !self.volumes.contains_key(&mount.volume) {
-                let message = format!("container `{}` mounts `{}`, which is no volume", c.name, mount.volume);
-                return Err(Error::new(Reason::Invalid, message));
-            }
-        }
         fs::write(bundle.join("config.json"), spec.to_string()).map_err(io("write a bundle"))?;
         let (log, stdio) = ContainerLog::start(&c.name).map_err(io("open a container's output"))?;
         self.members.push(Member { container: c.clone(), id: id(i), bundle, log, stdio: Some(stdio) });
@@ -199,7 +181,7 @@ impl Sandbox {
         }
         if let Some(archive) = archive {
             let volumes = self.volumes.clone();
-            blocking(move || data::unpack(&archive, &volumes).map_err(data_error)).await?;
+            blocking(move || data::unpack(&archive, &volumes).map_err(data::error)).await?;
         }
         Ok(())
     }
@@ -257,16 +239,11 @@ impl Sandbox {
         mut call: Option<&mut crate::runsc::Call>,
         steps: &mut Steps,
     ) -> Result<(), Error> {
-        let probes: Vec<_> = self.members.iter().filter_map(|m| m.container.readyz.clone()).collect();
-        let has_probes = !probes.is_empty();
-        let ready = async {
-            for probe in &probes {
-                wait_ready(ACTOR_ADDRESS.into(), probe).await;
-            }
-        };
+        let containers: Vec<Container> = self.members.iter().map(|m| m.container.clone()).collect();
+        let ready = readiness::all_ready(&containers);
         tokio::pin!(ready);
         let mut called = call.is_none();
-        let mut is_ready = !has_probes;
+        let mut is_ready = !readiness::asks(&containers);
         while !(called && is_ready) {
             let process = &mut self.process;
             tokio::select! {
@@ -289,13 +266,7 @@ impl Sandbox {
 
     /// What the actor was asked until the deadline, and did not answer.
     pub(crate) fn not_ready(&self) -> Error {
-        let probe = |m: &Member| {
-            let readyz = m.container.readyz.as_ref()?;
-            Some(format!("container `{}` at port {} with GET {}", m.container.name, readyz.port, readyz.path))
-        };
-        let probes: Vec<_> = self.members.iter().filter_map(probe).collect();
-        Error::new(Reason::NotReady, format!("not ready in time; asked {}", probes.join(", ")))
-            .hint("see the actor's log; it must answer 2xx within the time")
+        readiness::not_ready(self.members.iter().map(|m| &m.container))
     }
 
     /// Resolves when the sandbox process ends.
@@ -341,27 +312,14 @@ fn furnish(rootfs: &Rootfs, container: &Container, resolv_conf: &[u8]) -> Result
     for dir in dirs.into_iter().chain(mounts) {
         rootfs.create_dir(Path::new(dir)).map_err(image)?;
     }
-    let hosts =
-        format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{ACTOR_ADDRESS}\t{HOSTNAME}\n");
-    let hostname = format!("{HOSTNAME}\n");
+    let hosts = workload::hosts();
+    let hostname = format!("{}\n", workload::HOSTNAME);
     let files =
         [("/etc/hosts", hosts.as_bytes()), ("/etc/hostname", hostname.as_bytes()), ("/etc/resolv.conf", resolv_conf)];
     for (path, content) in files {
         rootfs.write_file(Path::new(path), content).map_err(image)?;
     }
     Ok(())
-}
-
-/// Names become paths and annotations.
-fn check_name(kind: &str, name: &str) -> Result<(), Error> {
-    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    if !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('-') && name.bytes().all(fine) {
-        return Ok(());
-    }
-    Err(Error::new(
-        Reason::Invalid,
-        format!("`{name}` is not a {kind} name: a-z, 0-9 and `-`, at most {MAX_NAME} characters"),
-    ))
 }
 
 fn io(what: &'static str) -> impl Fn(std::io::Error) -> Error {
@@ -373,15 +331,6 @@ fn io(what: &'static str) -> impl Fn(std::io::Error) -> Error {
 
 fn image(e: ateom::rootfs::RootfsError) -> Error {
     Error::new(Reason::ImageInvalid, e.to_string())
-}
-
-fn data_error(e: data::DataError) -> Error {
-    let reason = match &e {
-        e if e.is_disk_full() => Reason::DiskFull,
-        data::DataError::Pack { .. } => Reason::SandboxFailed,
-        data::DataError::Unpack(_) | data::DataError::Refused(_) => Reason::ArchiveInvalid,
-    };
-    Error::new(reason, e.to_string())
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {

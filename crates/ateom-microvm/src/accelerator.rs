@@ -67,7 +67,6 @@ impl From<Refused> for Error {
 /// What the configuration asks for, as far as it works. A wish for KVM is granted or refused, never replaced.
 ///
 /// May start a guest and wait for it, up to [`KVM_LIMIT`]: ask once for a set of binaries.
-#[allow(dead_code, reason = "for the driver")]
 pub(crate) async fn choose(wanted: Accelerator, processes: &Processes, trial: &Trial<'_>) -> Result<Chosen, Refused> {
     let kvm = match wanted {
         Accelerator::Tcg => return Ok(Chosen::Tcg),
@@ -76,7 +75,6 @@ pub(crate) async fn choose(wanted: Accelerator, processes: &Processes, trial: &T
     decide(wanted, kvm)
 }
 
-#[allow(dead_code, reason = "for the driver")]
 fn decide(wanted: Accelerator, kvm: Result<Duration, NoKvm>) -> Result<Chosen, Refused> {
     match (wanted, kvm) {
         (Accelerator::Tcg, _) => Ok(Chosen::Tcg),

@@ -9,7 +9,7 @@ use std::{
 
 use ateom::process::{OutputError, Processes};
 
-use crate::{accelerator::Chosen, collect::cpio::Cpio};
+use crate::{accelerator::Chosen, collect::cpio::Cpio, vmm};
 
 /// The kernel's last words when the guest's program asked for the end.
 const ENDED: &str = "reboot: Restarting system";
@@ -74,10 +74,9 @@ impl Trial<'_> {
     }
 
     fn command(&self, accelerator: Chosen, initrd: &Path) -> Command {
-        let libraries = self.vmm.join("lib");
-        let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
-        command.arg("--library-path").arg(libraries).arg(self.vmm.join("bin/qemu-system-x86_64"));
-        command.arg("-L").arg(self.vmm.join("share/qemu"));
+        let [loader, rest @ ..] = vmm::program(self.vmm);
+        let mut command = Command::new(loader);
+        command.args(rest).arg("-L").arg(vmm::firmware(self.vmm));
         command.args(["-M", "microvm,rtc=on", "-bios", "qboot.rom"]);
         command.args(["-accel", accelerator.name(), "-cpu", self.cpu, "-m", "128M"]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"]);

@@ -21,6 +21,7 @@ mod server;
 pub mod stats;
 pub mod steps;
 mod worker;
+pub mod workload;
 
 pub use sandbox::{Checkpoint, Checkpointed, Driver, Ended, Info, Preparation, Probed, Snapshot, Source, Start};
 pub use serve::{Place, ServeArgs};

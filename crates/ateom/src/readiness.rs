@@ -12,7 +12,12 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::driver::Readyz;
+use ate_api::{Error, Reason};
+
+use crate::{
+    driver::{Container, Readyz},
+    network::ACTOR_ADDRESS,
+};
 
 /// A SYN that is lost while the network comes up is retried by the kernel after 1 s only; a new socket asks at once.
 const CONNECT: Duration = Duration::from_millis(5);
@@ -27,8 +32,31 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// The status line is all that is read.
 const STATUS_LINE: usize = 64;
 
+/// Whether any container has to answer a probe.
+pub fn asks(containers: &[Container]) -> bool {
+    containers.iter().any(|c| c.readyz.is_some())
+}
+
+/// Returns when every container that has a probe answers it. Endless: the caller bounds it.
+pub async fn all_ready(containers: &[Container]) {
+    for probe in containers.iter().filter_map(|c| c.readyz.as_ref()) {
+        wait_ready(ACTOR_ADDRESS.into(), probe).await;
+    }
+}
+
+/// What the containers were asked until the deadline, and did not answer.
+pub fn not_ready<'a>(containers: impl IntoIterator<Item = &'a Container>) -> Error {
+    let probe = |c: &Container| {
+        let Readyz { path, port } = c.readyz.as_ref()?;
+        Some(format!("container `{}` at port {port} with GET {path}", c.name))
+    };
+    let probes: Vec<_> = containers.into_iter().filter_map(probe).collect();
+    Error::new(Reason::NotReady, format!("not ready in time; asked {}", probes.join(", ")))
+        .hint("see the actor's log; it must answer 2xx within the time")
+}
+
 /// Returns when `GET path` at `address` answers 2xx. Endless: the caller bounds it.
-pub async fn wait_ready(address: IpAddr, readyz: &Readyz) {
+async fn wait_ready(address: IpAddr, readyz: &Readyz) {
     let Ok(port) = u16::try_from(readyz.port) else { return std::future::pending().await };
     let path = if readyz.path.starts_with('/') { readyz.path.clone() } else { format!("/{}", readyz.path) };
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nUser-Agent: ate-readyz\r\n\r\n");
