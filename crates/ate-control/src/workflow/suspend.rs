@@ -14,12 +14,13 @@ use ate_api::{
     id::{Activation, ActorName, GOLDEN_ATESPACE},
     resource::template::Scope,
 };
+use ate_sandbox::capability;
 use ate_store::Transaction;
 
 use crate::{
     core::Core,
     db::Stored,
-    records::{ActorRecord, Location, Phase, Seat, Snapshot, SnapshotRecord, keys, now_ms, pack, to_json},
+    records::{ActorRecord, ConfigKey, Location, Phase, Seat, Snapshot, SnapshotRecord, keys, now_ms, pack, to_json},
     scheduler::Stage,
     workflow::{
         live::WORTH_WRITING,
@@ -147,8 +148,7 @@ impl Core {
         })?;
         let snapshots = &template.value.resource.spec.snapshots_config;
         let scope = match kind {
-            // Everybody starts from the golden one, so it always holds memory.
-            _ if name.atespace == GOLDEN_ATESPACE => Scope::Full,
+            _ if name.atespace == GOLDEN_ATESPACE => self.golden_scope(&seat.sandbox),
             Kind::Pause => snapshots.on_pause,
             _ => snapshots.on_commit,
         };
@@ -172,6 +172,12 @@ impl Core {
         })?;
         verify::captured(&captured, &actor.uid, actor.activation, actor.last_generation)?;
         Ok(self.snapshot_of(actor, seat, scope, captured))
+    }
+
+    /// Everybody starts from the golden one, so it holds all that the class can keep.
+    fn golden_scope(&self, sandbox: &ConfigKey) -> Scope {
+        let revision = self.catalog.revisions.get(sandbox);
+        revision.map_or(Scope::Full, |r| capability::golden_scope(&r.value.capabilities))
     }
 
     /// The capture failed: the actor goes on, if it still can.

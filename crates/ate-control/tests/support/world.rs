@@ -13,7 +13,9 @@ use ate_api::{
     v1::{self, resources_client::ResourcesClient},
 };
 use ate_control::{Control, NoTraffic, Options};
-use ate_sandbox::{AssetRequirement, ClassDescriptor, ConfigField, FieldType, HostNeeds, Registry, registry::Herder};
+use ate_sandbox::{
+    AssetRequirement, ClassDescriptor, ConfigField, FieldType, HostNeeds, Isolation, Registry, registry::Herder,
+};
 use ate_store::EmbeddedStore;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
@@ -70,8 +72,16 @@ pub fn classes() -> Registry {
         )]),
         host_needs: HostNeeds::default(),
         image_format: Default::default(),
+        isolation: Default::default(),
     };
-    Registry::of([Herder { descriptor, program: "/nonexistent/ateom-gvisor".into() }], CONTRACT).unwrap()
+    let open = ClassDescriptor {
+        name: "open".into(),
+        required_assets: Vec::new(),
+        isolation: Isolation::None,
+        ..descriptor.clone()
+    };
+    let herder = |descriptor| Herder { descriptor, program: "/nonexistent/ateom".into() };
+    Registry::of([descriptor, open].map(herder), CONTRACT).unwrap()
 }
 
 pub fn sandbox_config(name: &str, byte: char, default: bool) -> Value {
