@@ -15,6 +15,7 @@ use ateom::{
     driver::{self as pb, Workload},
     network::{Netns, NetworkError},
     process::Exit,
+    readiness,
     steps::Steps,
 };
 
@@ -150,7 +151,7 @@ impl Driver for GvisorDriver {
         }
         match tokio::time::timeout_at(start.deadline, sandbox.go(image, &processes, steps)).await {
             Ok(result) => result?,
-            Err(_) => return Err(sandbox.not_ready()),
+            Err(_) => return Err(readiness::not_ready(&sandbox.containers())),
         }
         self.last = Some(start.clone());
         Ok(prepared)

@@ -14,12 +14,12 @@ use ate_api::{Error, Reason};
 use ateom::{
     data,
     driver::{Activation, Container, Workload},
-    identity::{self, MOUNT_POINT},
+    identity,
     logs::{ContainerLog, Stdio},
-    network::{ACTOR_ADDRESS, Netns},
+    network::Netns,
     process::{Exit, Processes, Watch},
-    readiness::wait_ready,
-    rootfs::Rootfs,
+    readiness,
+    rootfs::{HOSTNAME, Rootfs},
     steps::Steps,
 };
 use rustix::process::Pid;
@@ -34,12 +34,6 @@ const CREATE: Duration = Duration::from_secs(30);
 const START: Duration = Duration::from_secs(30);
 /// Reading or writing the memory of a large actor.
 const IMAGE: Duration = Duration::from_secs(10 * 60);
-/// Names are DNS labels.
-const MAX_NAME: usize = 63;
-/// A sandbox may be made before it is known who will live in it, and a restored one keeps the name it was saved with:
-/// so all have the same. Who an actor is, it reads in its identity directory.
-const HOSTNAME: &str = "actor";
-
 /// A container of the sandbox.
 struct Member {
     container: Container,
@@ -97,17 +91,7 @@ impl Sandbox {
     pub(crate) fn build(&mut self, build: &Build<'_>) -> Result<(), Error> {
         let Build { workload, .. } = build;
         fs::create_dir_all(&self.identity).map_err(io("create the identity directory"))?;
-        for volume in &workload.volumes {
-            check_name("volume", &volume.name)?;
-            let dir = self.disk.join("volumes").join(&volume.name);
-            fs::create_dir_all(&dir).map_err(io("create a durable directory"))?;
-            // It belongs to who writes to it first, as a volume of a container engine does.
-            let user = |c: &&Container| c.mounts.iter().any(|m| m.volume == volume.name);
-            if let Some(c) = workload.containers.iter().find(user) {
-                std::os::unix::fs::chown(&dir, Some(c.uid), Some(c.gid)).map_err(io("chown a durable directory"))?;
-            }
-            self.volumes.insert(volume.name.clone(), dir);
-        }
+        self.volumes = data::lay_out(workload, &self.disk.join("volumes"))?;
         for (i, container) in workload.containers.iter().enumerate() {
             self.add(container, build, i)?;
         }
@@ -118,15 +102,15 @@ impl Sandbox {
         let resolv_conf = build.resolv_conf;
         // runsc takes an id for a prefix too: none may be the beginning of another.
         let id = |i: usize| format!("{}-{i:03}", build.id);
-        check_name("container", &c.name)?;
+        data::check_name("container", &c.name)?;
         if c.args.is_empty() {
             return Err(Error::new(Reason::Invalid, format!("container `{}` has no command", c.name)));
         }
         let bundle = self.run.join("bundles").join(&c.name);
         fs::create_dir_all(&bundle).map_err(io("create a bundle"))?;
         let layers: Vec<PathBuf> = c.layers.iter().map(PathBuf::from).collect();
-        let rootfs = Rootfs::mount(&layers, &bundle).map_err(image)?;
-        let made = furnish(&rootfs, c, resolv_conf);
+        let rootfs = Rootfs::mount(&layers, &bundle)?;
+        let made = rootfs.furnish(c, resolv_conf);
         let placement = Placement {
             sandbox: &id(0),
             is_root: i == 0,
@@ -139,12 +123,6 @@ impl Sandbox {
         let spec = spec(c, &placement);
         self.rootfs.push(rootfs);
         made?;
-        for mount in &c.mounts {
-            if !self.volumes.contains_key(&mount.volume) {
-                let message = format!("container `{}` mounts `{}`, which is no volume", c.name, mount.volume);
-                return Err(Error::new(Reason::Invalid, message));
-            }
-        }
         fs::write(bundle.join("config.json"), spec.to_string()).map_err(io("write a bundle"))?;
         let (log, stdio) = ContainerLog::start(&c.name).map_err(io("open a container's output"))?;
         self.members.push(Member { container: c.clone(), id: id(i), bundle, log, stdio: Some(stdio) });
@@ -199,7 +177,7 @@ impl Sandbox {
         }
         if let Some(archive) = archive {
             let volumes = self.volumes.clone();
-            blocking(move || data::unpack(&archive, &volumes).map_err(data_error)).await?;
+            blocking(move || data::unpack(&archive, &volumes).map_err(data::failed)).await?;
         }
         Ok(())
     }
@@ -257,13 +235,9 @@ impl Sandbox {
         mut call: Option<&mut crate::runsc::Call>,
         steps: &mut Steps,
     ) -> Result<(), Error> {
-        let probes: Vec<_> = self.members.iter().filter_map(|m| m.container.readyz.clone()).collect();
-        let has_probes = !probes.is_empty();
-        let ready = async {
-            for probe in &probes {
-                wait_ready(ACTOR_ADDRESS.into(), probe).await;
-            }
-        };
+        let containers = self.containers();
+        let has_probes = containers.iter().any(|c| c.readyz.is_some());
+        let ready = readiness::all_ready(&containers);
         tokio::pin!(ready);
         let mut called = call.is_none();
         let mut is_ready = !has_probes;
@@ -287,15 +261,8 @@ impl Sandbox {
         Ok(())
     }
 
-    /// What the actor was asked until the deadline, and did not answer.
-    pub(crate) fn not_ready(&self) -> Error {
-        let probe = |m: &Member| {
-            let readyz = m.container.readyz.as_ref()?;
-            Some(format!("container `{}` at port {} with GET {}", m.container.name, readyz.port, readyz.path))
-        };
-        let probes: Vec<_> = self.members.iter().filter_map(probe).collect();
-        Error::new(Reason::NotReady, format!("not ready in time; asked {}", probes.join(", ")))
-            .hint("see the actor's log; it must answer 2xx within the time")
+    pub(crate) fn containers(&self) -> Vec<Container> {
+        self.members.iter().map(|m| m.container.clone()).collect()
     }
 
     /// Resolves when the sandbox process ends.
@@ -334,54 +301,11 @@ impl Sandbox {
     }
 }
 
-/// Mount points and the files a container expects from its host.
-fn furnish(rootfs: &Rootfs, container: &Container, resolv_conf: &[u8]) -> Result<(), Error> {
-    let dirs = ["/proc", "/dev", "/sys", "/tmp", MOUNT_POINT];
-    let mounts = container.mounts.iter().map(|m| m.path.as_str());
-    for dir in dirs.into_iter().chain(mounts) {
-        rootfs.create_dir(Path::new(dir)).map_err(image)?;
-    }
-    let hosts =
-        format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{ACTOR_ADDRESS}\t{HOSTNAME}\n");
-    let hostname = format!("{HOSTNAME}\n");
-    let files =
-        [("/etc/hosts", hosts.as_bytes()), ("/etc/hostname", hostname.as_bytes()), ("/etc/resolv.conf", resolv_conf)];
-    for (path, content) in files {
-        rootfs.write_file(Path::new(path), content).map_err(image)?;
-    }
-    Ok(())
-}
-
-/// Names become paths and annotations.
-fn check_name(kind: &str, name: &str) -> Result<(), Error> {
-    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    if !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('-') && name.bytes().all(fine) {
-        return Ok(());
-    }
-    Err(Error::new(
-        Reason::Invalid,
-        format!("`{name}` is not a {kind} name: a-z, 0-9 and `-`, at most {MAX_NAME} characters"),
-    ))
-}
-
 fn io(what: &'static str) -> impl Fn(std::io::Error) -> Error {
     move |e| {
         let full = e.kind() == std::io::ErrorKind::StorageFull;
         Error::new(if full { Reason::DiskFull } else { Reason::SandboxFailed }, format!("cannot {what}: {e}"))
     }
-}
-
-fn image(e: ateom::rootfs::RootfsError) -> Error {
-    Error::new(Reason::ImageInvalid, e.to_string())
-}
-
-fn data_error(e: data::DataError) -> Error {
-    let reason = match &e {
-        e if e.is_disk_full() => Reason::DiskFull,
-        data::DataError::Pack { .. } => Reason::SandboxFailed,
-        data::DataError::Unpack(_) | data::DataError::Refused(_) => Reason::ArchiveInvalid,
-    };
-    Error::new(reason, e.to_string())
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {

@@ -6,13 +6,17 @@ use std::{
     time::Duration,
 };
 
+use ate_api::{Error, Reason};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpSocket,
     time::{Instant, sleep, timeout},
 };
 
-use crate::driver::Readyz;
+use crate::{
+    driver::{Container, Readyz},
+    network::ACTOR_ADDRESS,
+};
 
 /// A SYN that is lost while the network comes up is retried by the kernel after 1 s only; a new socket asks at once.
 const CONNECT: Duration = Duration::from_millis(5);
@@ -26,6 +30,24 @@ const BETWEEN_PATIENT: Duration = Duration::from_millis(20);
 const ANSWER: Duration = Duration::from_secs(5);
 /// The status line is all that is read.
 const STATUS_LINE: usize = 64;
+
+/// Returns when every container of the actor that has a probe answers it. Endless: the caller bounds it.
+pub async fn all_ready(containers: &[Container]) {
+    for readyz in containers.iter().filter_map(|c| c.readyz.as_ref()) {
+        wait_ready(ACTOR_ADDRESS.into(), readyz).await;
+    }
+}
+
+/// What the actor was asked until the deadline, and did not answer.
+pub fn not_ready(containers: &[Container]) -> Error {
+    let probe = |c: &Container| {
+        let readyz = c.readyz.as_ref()?;
+        Some(format!("container `{}` at port {} with GET {}", c.name, readyz.port, readyz.path))
+    };
+    let probes: Vec<_> = containers.iter().filter_map(probe).collect();
+    Error::new(Reason::NotReady, format!("not ready in time; asked {}", probes.join(", ")))
+        .hint("see the actor's log; it must answer 2xx within the time")
+}
 
 /// Returns when `GET path` at `address` answers 2xx. Endless: the caller bounds it.
 pub async fn wait_ready(address: IpAddr, readyz: &Readyz) {

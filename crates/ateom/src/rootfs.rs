@@ -10,11 +10,17 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use ate_api::{Error, Reason};
 use rustix::{
     fs::{AtFlags, Mode, OFlags, ResolveFlags},
     mount::{MountFlags, UnmountFlags},
 };
 
+use crate::{driver::Container, identity::MOUNT_POINT, network::ACTOR_ADDRESS};
+
+/// A sandbox may be made before it is known who will live in it, and a restored one keeps the name it was saved with:
+/// so all have the same. Who an actor is, it reads in its identity directory.
+pub const HOSTNAME: &str = "actor";
 /// overlayfs takes its options in one page; our short names let this many fit.
 pub const MAX_LAYERS: usize = 128;
 
@@ -28,6 +34,12 @@ pub enum RootfsError {
     Io { what: &'static str, path: PathBuf, cause: io::Error },
     #[error("{0} is not an absolute path without `..`")]
     Path(PathBuf),
+}
+
+impl From<RootfsError> for Error {
+    fn from(e: RootfsError) -> Self {
+        Error::new(Reason::ImageInvalid, e.to_string())
+    }
 }
 
 fn at(what: &'static str, path: &Path) -> impl Fn(io::Error) -> RootfsError {
@@ -112,6 +124,24 @@ impl Rootfs {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644)).map_err(|e| wrap(e.into()))?;
         io::Write::write_all(&mut fs::File::from(file), content).map_err(wrap)
+    }
+
+    /// Mount points and the files that a container expects from its host.
+    pub fn furnish(&self, container: &Container, resolv_conf: &[u8]) -> Result<(), RootfsError> {
+        let dirs = ["/proc", "/dev", "/sys", "/tmp", MOUNT_POINT];
+        let mounts = container.mounts.iter().map(|m| m.path.as_str());
+        for dir in dirs.into_iter().chain(mounts) {
+            self.create_dir(Path::new(dir))?;
+        }
+        let hosts =
+            format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{ACTOR_ADDRESS}\t{HOSTNAME}\n");
+        let hostname = format!("{HOSTNAME}\n");
+        let files = [
+            ("/etc/hosts", hosts.as_bytes()),
+            ("/etc/hostname", hostname.as_bytes()),
+            ("/etc/resolv.conf", resolv_conf),
+        ];
+        files.into_iter().try_for_each(|(path, content)| self.write_file(Path::new(path), content))
     }
 
     /// Unmounts; what still uses it keeps it alive until it ends.

@@ -17,7 +17,7 @@ use ateom::{
     network,
 };
 
-use super::{IMAGE, Sandbox, blocking, data_error, io};
+use super::{IMAGE, Sandbox, blocking, io};
 use crate::config::Compression;
 
 /// Freezing and thawing take 20 ms.
@@ -91,7 +91,7 @@ impl Sandbox {
         }
         if !self.volumes.is_empty() {
             let (volumes, archive) = (self.volumes.clone(), dir.join(data::ARCHIVE));
-            blocking(move || data::pack(&volumes, &archive).map_err(data_error)).await?;
+            blocking(move || data::pack(&volumes, &archive).map_err(data::failed)).await?;
         }
         list(dir)
     }
