@@ -12,12 +12,12 @@ use std::{
 
 use ate_api::{Error, Reason};
 use ateom::{
-    data,
+    Ended, data,
     driver::{Activation, Container, Workload},
-    identity,
+    failed, identity,
     logs::{ContainerLog, Stdio},
     network::Netns,
-    process::{Exit, Processes, Watch},
+    process::{Exit, Processes, Watch, end_of},
     readiness,
     rootfs::{HOSTNAME, Rootfs},
     steps::Steps,
@@ -90,7 +90,7 @@ impl Sandbox {
     /// Lays everything out; starts nothing.
     pub(crate) fn build(&mut self, build: &Build<'_>) -> Result<(), Error> {
         let Build { workload, .. } = build;
-        fs::create_dir_all(&self.identity).map_err(io("create the identity directory"))?;
+        fs::create_dir_all(&self.identity).map_err(failed("create the identity directory"))?;
         self.volumes = data::lay_out(workload, &self.disk.join("volumes"))?;
         for (i, container) in workload.containers.iter().enumerate() {
             self.add(container, build, i)?;
@@ -107,7 +107,7 @@ impl Sandbox {
             return Err(Error::new(Reason::Invalid, format!("container `{}` has no command", c.name)));
         }
         let bundle = self.run.join("bundles").join(&c.name);
-        fs::create_dir_all(&bundle).map_err(io("create a bundle"))?;
+        fs::create_dir_all(&bundle).map_err(failed("create a bundle"))?;
         let layers: Vec<PathBuf> = c.layers.iter().map(PathBuf::from).collect();
         let rootfs = Rootfs::mount(&layers, &bundle)?;
         let made = rootfs.furnish(c, resolv_conf);
@@ -123,8 +123,8 @@ impl Sandbox {
         let spec = spec(c, &placement);
         self.rootfs.push(rootfs);
         made?;
-        fs::write(bundle.join("config.json"), spec.to_string()).map_err(io("write a bundle"))?;
-        let (log, stdio) = ContainerLog::start(&c.name).map_err(io("open a container's output"))?;
+        fs::write(bundle.join("config.json"), spec.to_string()).map_err(failed("write a bundle"))?;
+        let (log, stdio) = ContainerLog::start(&c.name).map_err(failed("open a container's output"))?;
         self.members.push(Member { container: c.clone(), id: id(i), bundle, log, stdio: Some(stdio) });
         Ok(())
     }
@@ -162,7 +162,7 @@ impl Sandbox {
     }
 
     fn watch(&mut self, processes: &Processes) -> Result<(), Error> {
-        let text = fs::read_to_string(self.pid_file()).map_err(io("read the sandbox's pid"))?;
+        let text = fs::read_to_string(self.pid_file()).map_err(failed("read the sandbox's pid"))?;
         let pid = text.trim().parse().ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| Error::new(Reason::SandboxFailed, format!("runsc wrote `{text}` as a pid")))?;
         self.process = Some(processes.watch(pid));
@@ -171,15 +171,14 @@ impl Sandbox {
 
     /// What must be in place before the actor's first instruction.
     pub(crate) async fn admit(&self, activation: &Activation, archive: Option<PathBuf>) -> Result<(), Error> {
-        identity::write(&self.identity, activation).map_err(io("write the identity"))?;
+        identity::write(&self.identity, activation).map_err(failed("write the identity"))?;
         for member in &self.members {
             member.log.assign(activation);
         }
-        if let Some(archive) = archive {
-            let volumes = self.volumes.clone();
-            blocking(move || data::unpack(&archive, &volumes).map_err(data::failed)).await?;
+        match archive {
+            Some(archive) => data::load(archive, &self.volumes).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Starts or restores all containers and waits until they are ready.
@@ -253,8 +252,8 @@ impl Sandbox {
                     is_ready = true;
                     steps.mark("ready");
                 }
-                exit = async { match process { Some(watch) => watch.wait().await, None => std::future::pending().await } } => {
-                    return Err(Error::new(Reason::ActorExited, format!("the actor ended before it was ready ({exit})")));
+                exit = end_of(process.as_mut()) => {
+                    return Err(Ended::too_early(exit));
                 }
             }
         }
@@ -267,10 +266,7 @@ impl Sandbox {
 
     /// Resolves when the sandbox process ends.
     pub(crate) async fn ended(&mut self) -> Exit {
-        match &mut self.process {
-            Some(watch) => watch.wait().await,
-            None => std::future::pending().await,
-        }
+        end_of(self.process.as_mut()).await
     }
 
     pub(crate) fn pid(&self) -> Option<Pid> {
@@ -299,16 +295,4 @@ impl Sandbox {
         });
         self.netns
     }
-}
-
-fn io(what: &'static str) -> impl Fn(std::io::Error) -> Error {
-    move |e| {
-        let full = e.kind() == std::io::ErrorKind::StorageFull;
-        Error::new(if full { Reason::DiskFull } else { Reason::SandboxFailed }, format!("cannot {what}: {e}"))
-    }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    let result = tokio::task::spawn_blocking(work).await;
-    result.unwrap_or_else(|e| Err(Error::new(Reason::Internal, format!("a worker thread failed: {e}"))))
 }

@@ -3,13 +3,17 @@
 use std::{
     collections::BTreeMap,
     fs::File,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use ate_api::{Error, Reason};
 pub use ate_volumes::{DataError, MAX_BYTES};
 
-use crate::driver::{Container, Workload};
+use crate::{
+    driver::{Container, SnapshotFile, Workload},
+    failed,
+};
 
 /// File name of the archive in a snapshot.
 pub const ARCHIVE: &str = "durable.tar.zst";
@@ -50,10 +54,7 @@ pub fn lay_out(workload: &Workload, dir: &Path) -> Result<BTreeMap<String, PathB
     let mut volumes = BTreeMap::new();
     for volume in &workload.volumes {
         check_name("volume", &volume.name)?;
-        let path = made(&volume.name).map_err(|e| {
-            let reason = if is_full(&e) { Reason::DiskFull } else { Reason::SandboxFailed };
-            Error::new(reason, format!("cannot make durable directory `{}`: {e}", volume.name))
-        })?;
+        let path = made(&volume.name).map_err(failed("make a durable directory"))?;
         volumes.insert(volume.name.clone(), path);
     }
     let unknown = |m: &&crate::driver::Mount| !volumes.contains_key(&m.volume);
@@ -64,10 +65,6 @@ pub fn lay_out(workload: &Workload, dir: &Path) -> Result<BTreeMap<String, PathB
             Err(Error::new(Reason::Invalid, message))
         }
     }
-}
-
-fn is_full(e: &std::io::Error) -> bool {
-    matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
 /// Names of volumes and containers become paths.
@@ -82,14 +79,40 @@ pub fn check_name(kind: &str, name: &str) -> Result<(), Error> {
     ))
 }
 
-/// What a failure with an archive means to whoever called the driver.
-pub fn failed(e: DataError) -> Error {
+fn archive_error(e: DataError) -> Error {
     let reason = match &e {
         e if e.is_disk_full() => Reason::DiskFull,
         DataError::Pack { .. } => Reason::SandboxFailed,
         DataError::Unpack(_) | DataError::Refused(_) => Reason::ArchiveInvalid,
     };
     Error::new(reason, e.to_string())
+}
+
+/// Writes `volumes` into [`ARCHIVE`] below `dir`, unless there are none. After an error there is no such file.
+pub async fn save(volumes: &BTreeMap<String, PathBuf>, dir: &Path) -> Result<Vec<SnapshotFile>, Error> {
+    if volumes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (volumes, archive) = (volumes.clone(), dir.join(ARCHIVE));
+    blocking(move || {
+        let private = PermissionsExt::from_mode(0o600);
+        let protect = |()| std::fs::set_permissions(&archive, private).map_err(|e| failed("protect the archive")(e));
+        let packed = pack(&volumes, &archive).map_err(archive_error).and_then(protect);
+        packed.inspect_err(|_| drop(std::fs::remove_file(&archive)))
+    })
+    .await?;
+    Ok(vec![SnapshotFile { name: ARCHIVE.to_owned(), media_type: MEDIA_TYPE.to_owned() }])
+}
+
+/// Unpacks an archive into `volumes`, which are empty.
+pub async fn load(archive: PathBuf, volumes: &BTreeMap<String, PathBuf>) -> Result<(), Error> {
+    let volumes = volumes.clone();
+    blocking(move || unpack(&archive, &volumes).map_err(archive_error)).await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result.unwrap_or_else(|e| Err(Error::new(Reason::Internal, format!("a worker thread failed: {e}"))))
 }
 
 /// Writes `volumes` (name → directory) into a new file. Blocks.

@@ -6,7 +6,10 @@
 
 use std::{
     fs, io,
-    os::{fd::OwnedFd, unix::fs::symlink},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::symlink,
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -108,6 +111,17 @@ impl Rootfs {
             };
         }
         Ok(current)
+    }
+
+    /// Mounts something on a directory, as seen from inside: `mount` gets a path that no symlink of the image diverts.
+    pub fn mount_on(
+        &self,
+        path: &Path,
+        mount: impl FnOnce(&Path) -> rustix::io::Result<()>,
+    ) -> Result<(), RootfsError> {
+        let dir = self.create_dir(path)?;
+        let real = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+        mount(&real).map_err(|e| at("mount on", path)(e.into()))
     }
 
     /// Replaces a file, as seen from inside; a symlink of that name is replaced, not followed.
