@@ -82,6 +82,8 @@ reasons! {
     TemplateNotReady = "TEMPLATE_NOT_READY" => FailedPrecondition,
     /// No configuration for this sandbox class, or no default among several.
     NoSandboxConfig = "NO_SANDBOX_CONFIG" => FailedPrecondition,
+    /// A class that isolates nothing was to become a default.
+    NotASandbox = "NOT_A_SANDBOX" => FailedPrecondition,
     /// The class has no registered driver.
     UnknownSandboxClass = "UNKNOWN_SANDBOX_CLASS" => InvalidArgument,
     /// The snapshot belongs to another class than the worker.

@@ -104,6 +104,50 @@ async fn a_template_that_needs_more_than_the_binaries_can_is_refused_before_anyt
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_class_that_is_no_sandbox_is_for_those_who_name_it_and_nobody_else() {
+    let w = World::empty(options()).await;
+    let mut config = sandbox_config("open", 'a', true);
+    config["spec"]["sandboxClass"] = json!("open");
+    config["spec"]["assets"] = json!({});
+    assert_eq!(w.apply(config.clone()).await.unwrap_err().reason, Reason::NotASandbox);
+    let mut space = atespace("default");
+    space["spec"] = json!({"defaultSandboxClass": "open"});
+    assert_eq!(w.apply(space).await.unwrap_err().reason, Reason::NotASandbox);
+
+    config["spec"]["default"] = json!(false);
+    w.apply(config).await.unwrap();
+    let conditions = w.get("SandboxConfig", "open").await.unwrap()["status"]["conditions"].to_string();
+    assert!(conditions.contains("NotASandbox"), "{conditions}");
+    let mut named = template("named");
+    named["spec"]["sandboxClass"] = json!("open");
+    w.apply(named).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_class_that_keeps_no_memory_starts_actors_from_their_directories() {
+    let w = World::empty(options()).await;
+    w.node.with(|s| s.capabilities = vec!["snapshot.data".into()]);
+    for object in [atespace("default"), sandbox_config("gvisor-default", 'a', true), pool("pool", 1)] {
+        w.apply(object).await.unwrap();
+    }
+    eventually("the configuration is tried", async || {
+        w.get("SandboxConfig", "gvisor-default").await.unwrap()["status"]["capabilities"] == json!(["snapshot.data"])
+    })
+    .await;
+    let e = w.apply(template("full")).await.unwrap_err();
+    assert_eq!(e.reason, Reason::MissingCapability, "{e}");
+    assert!(e.hint.contains("onCommit: Data"), "{e:?}");
+    let mut data = template("data");
+    data["spec"]["snapshotsConfig"] = json!({"location": "default", "onPause": "Data", "onCommit": "Data"});
+    w.apply(data).await.unwrap();
+    eventually("the template is ready", async || {
+        w.get("ActorTemplate", "data").await.unwrap()["status"]["phase"] == "Ready"
+    })
+    .await;
+    assert!(w.node.with(|s| s.calls.iter().any(|c| c.starts_with("capture") && c.contains("Data"))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_others_need_cannot_be_deleted() {
     let w = World::ready(options(), 1).await;
     for i in 0..12 {

@@ -5,14 +5,22 @@
 //! the example actor) is laid out by `script/setup` under `.cache`.
 #![forbid(unsafe_code)]
 
+pub mod class;
+pub mod footprint;
 pub mod http;
-pub mod leftovers;
+pub mod image;
+pub mod kit;
 pub mod node;
+pub mod template;
 pub mod until;
 
 use std::path::{Path, PathBuf};
 
+pub use class::{Class, Site};
+pub use footprint::Footprint;
+pub use kit::Kit;
 pub use node::{Node, Output};
+pub use template::Template;
 pub use until::{eventually, until};
 
 /// The builds of gVisor the tests use, oldest first.

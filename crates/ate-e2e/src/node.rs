@@ -18,6 +18,8 @@ use crate::{RUNSC_A, binary, counter_image, http, runsc, until};
 const UP: Duration = Duration::from_secs(60);
 /// A stop suspends what runs, so it may take a while.
 const DOWN: Duration = Duration::from_secs(60);
+/// A golden actor boots, be it a machine on a machine that is busy with others.
+const GOLDEN: Duration = Duration::from_secs(180);
 /// Limit of one request, a cold start included.
 pub const ANSWER: Duration = Duration::from_secs(60);
 
@@ -169,6 +171,11 @@ impl Node {
         self.dir.path()
     }
 
+    /// The process of `ate up`.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the node is up").id()
+    }
+
     pub fn api(&self) -> &str {
         &self.api
     }
@@ -255,7 +262,7 @@ impl Node {
 
     #[track_caller]
     pub fn template_ready(&self, name: &str) {
-        until(&format!("template {name} to be ready"), ANSWER, || {
+        until(&format!("template {name} to be ready"), GOLDEN, || {
             let t = self.get("template", name);
             assert_ne!(t["status"]["phase"], "Failed", "{t:#}");
             (t["status"]["phase"] == "Ready").then_some(())

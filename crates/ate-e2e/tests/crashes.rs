@@ -1,81 +1,12 @@
-//! Whatever dies, every actor comes back from its last committed generation and nothing stays behind.
+//! Ends, full disks and commands at once. What a class must stand (herders, sandboxes and nodes that are killed) is in
+//! `lifecycle.rs`.
 
 use std::{process::Command, time::Duration};
 
-use ate_e2e::{Node, eventually, leftovers, node, node::signal};
-use rustix::process::Signal;
+use ate_e2e::{Node, eventually, node};
 
-/// A lost worker is noticed and replaced within this.
+/// What was begun ends within this.
 const RECOVERY: Duration = Duration::from_secs(30);
-
-#[test]
-fn a_node_killed_and_started_again_keeps_every_committed_generation() {
-    let mut node = Node::with_pool(2);
-    node.template(&node::counter("counter", ""), "counter");
-    node.actor("kept", "counter");
-    node.actor("lost", "counter");
-    assert_eq!(node.count("kept"), 1);
-    node.ate(&["suspend", "actor", "kept"]).ok();
-    assert_eq!(node.count("lost"), 1);
-    node.ate(&["suspend", "actor", "lost"]).ok();
-    assert_eq!(node.count("lost"), 2);
-
-    node.crash();
-    eventually("the sandboxes to be gone with the node", RECOVERY, || leftovers::of(&node.data()).is_empty());
-    node.up();
-    assert_eq!(node.count("kept"), 2);
-    assert_eq!(node.count("lost"), 2, "what came after the last commit is lost, nothing else");
-    let actor = node.get("actor", "lost");
-    assert_eq!(actor["status"]["lostActivations"], 1, "{actor:#}");
-}
-
-#[test]
-fn a_herder_that_dies_is_replaced_and_its_actor_served_again() {
-    let node = Node::with_pool(1);
-    node.template(&node::counter("counter", ""), "counter");
-    node.actor("a", "counter");
-    assert_eq!(node.count("a"), 1);
-    node.ate(&["suspend", "actor", "a"]).ok();
-    assert_eq!(node.count("a"), 2);
-    for pid in pids(&node, "ateom-gvisor") {
-        signal(pid, Signal::KILL);
-    }
-    eventually("the loss to be seen", RECOVERY, || node.get("actor", "a")["status"]["phase"] == "Suspended");
-    assert_eq!(node.count("a"), 2);
-}
-
-#[test]
-fn a_sandbox_that_dies_is_started_again_by_the_next_request() {
-    let node = Node::with_pool(1);
-    node.template(&node::counter("counter", ""), "counter");
-    node.actor("a", "counter");
-    assert_eq!(node.count("a"), 1);
-    node.ate(&["suspend", "actor", "a"]).ok();
-    assert_eq!(node.count("a"), 2);
-    node.request("a", "/exit");
-    eventually("the end to be seen", RECOVERY, || node.get("actor", "a")["status"]["phase"] == "Suspended");
-    assert_eq!(node.count("a"), 2);
-}
-
-#[test]
-fn a_node_that_stops_leaves_nothing_behind_and_loses_nothing() {
-    let before = leftovers::network();
-    let mut node = Node::with_pool(2);
-    node.template(&node::counter("counter", ""), "counter");
-    for name in ["a", "b", "c"] {
-        node.actor(name, "counter");
-        assert_eq!(node.count(name), 1);
-    }
-    let links: Vec<_> = leftovers::network().difference(&before).cloned().collect();
-    assert!(!links.is_empty());
-    node.stop();
-    assert_eq!(leftovers::of(&node.data()), Default::default());
-    // Other tests make links of their own meanwhile; those of this node must be gone.
-    node.up();
-    for name in ["a", "b", "c"] {
-        assert_eq!(node.count(name), 2, "a stop suspends what runs");
-    }
-}
 
 #[test]
 fn ctrl_c_in_a_terminal_suspends_what_runs() {
@@ -131,15 +62,6 @@ fn resume_suspend_and_delete_at_once_end_in_one_of_the_states_they_name() {
         });
     }
     node.workers_ready(2);
-}
-
-/// Host pids of processes of this node whose command line has this word.
-fn pids(node: &Node, word: &str) -> Vec<u32> {
-    leftovers::of(&node.data())
-        .iter()
-        .filter(|l| l.contains(word))
-        .filter_map(|l| l.strip_prefix("process ")?.split(':').next()?.parse().ok())
-        .collect()
 }
 
 /// A tmpfs of a few megabytes.

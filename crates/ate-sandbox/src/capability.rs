@@ -23,20 +23,29 @@ pub const CHECKPOINT_LEAVE_RUNNING: &str = "checkpoint.leave-running";
 
 /// What a template needs, in a fixed order.
 ///
-/// Every template needs [`SNAPSHOT_FULL`]: its golden snapshot holds memory, whatever its actors store later. A
-/// durable directory needs [`SNAPSHOT_DATA`], so a class without it (as microVMs are in the reference) refuses one.
+/// A scope `Full` needs [`SNAPSHOT_FULL`]. A durable directory needs [`SNAPSHOT_DATA`], so a class without it (as
+/// microVMs are in the reference) refuses one.
 pub fn needs(spec: &ActorTemplateSpec) -> Vec<&'static str> {
     let snapshots = &spec.snapshots_config;
-    let data = snapshots.on_pause == Scope::Data || snapshots.on_commit == Scope::Data;
+    let scopes = [snapshots.on_pause, snapshots.on_commit];
     let durable = spec.volumes.iter().any(|v| v.durable_dir.is_some());
-    let mut needs = vec![SNAPSHOT_FULL];
-    if data || durable {
+    let mut needs = Vec::new();
+    if scopes.contains(&Scope::Full) {
+        needs.push(SNAPSHOT_FULL);
+    }
+    if scopes.contains(&Scope::Data) || durable {
         needs.push(SNAPSHOT_DATA);
     }
     if spec.containers.len() > 1 {
         needs.push(SNAPSHOT_MULTI_CONTAINER);
     }
     needs
+}
+
+/// What a template's golden snapshot holds: memory if the binaries can save it, so that new actors need not boot;
+/// else the durable directories as they are when the actor is ready, which a template without scope `Full` may do with.
+pub fn golden_scope<S: AsRef<str>>(has: &[S]) -> Scope {
+    if has.iter().any(|h| h.as_ref() == SNAPSHOT_FULL) { Scope::Full } else { Scope::Data }
 }
 
 /// Whether a configuration can do what a template needs.
@@ -54,15 +63,17 @@ pub fn check<S: AsRef<str>>(
         return Ok(());
     }
     let words: Vec<_> = missing.iter().map(|word| format!("{} ({word})", plain(word, spec))).collect();
-    let message = format!("the binaries of SandboxConfig {config} cannot {}", words.join(", and cannot "));
-    Err(Error::new(Reason::MissingCapability, message)
-        .on(format!("actortemplate/{template}"))
-        .hint("use a pool whose SandboxConfig names newer binaries, or a template that needs less"))
+    let message = format!("SandboxConfig {config} cannot {}", words.join(", and cannot "));
+    let hint = match missing.contains(&SNAPSHOT_FULL) {
+        true => "use another class or newer binaries, or keep durable directories only: onPause: Data, onCommit: Data",
+        false => "use a pool whose SandboxConfig names newer binaries, or a template that needs less",
+    };
+    Err(Error::new(Reason::MissingCapability, message).on(format!("actortemplate/{template}")).hint(hint))
 }
 
 fn plain(word: &str, spec: &ActorTemplateSpec) -> String {
     match word {
-        SNAPSHOT_FULL => "save and restore the memory of an actor, which every golden snapshot holds".to_owned(),
+        SNAPSHOT_FULL => "save and restore the memory of an actor, which scope Full is about".to_owned(),
         SNAPSHOT_DATA => "save and restore durable directories on their own".to_owned(),
         SNAPSHOT_MULTI_CONTAINER => {
             format!("snapshot an actor of several containers, and the template has {}", spec.containers.len())
@@ -77,12 +88,12 @@ mod tests {
 
     use super::*;
 
-    fn spec(containers: usize, on_commit: &str, durable: bool) -> ActorTemplateSpec {
+    fn spec(containers: usize, scope: &str, durable: bool) -> ActorTemplateSpec {
         let containers: Vec<_> = (0..containers).map(|i| json!({ "name": format!("c{i}"), "image": "x:1" })).collect();
         let volumes = if durable { json!([{ "name": "d", "durableDir": {} }]) } else { json!([]) };
         serde_json::from_value(json!({
             "containers": containers,
-            "snapshotsConfig": { "location": "default", "onCommit": on_commit },
+            "snapshotsConfig": { "location": "default", "onPause": "Full", "onCommit": scope },
             "volumes": volumes,
         }))
         .unwrap()
@@ -94,6 +105,15 @@ mod tests {
         assert_eq!(needs(&spec(2, "Full", false)), [SNAPSHOT_FULL, SNAPSHOT_MULTI_CONTAINER]);
         assert_eq!(needs(&spec(1, "Data", false)), [SNAPSHOT_FULL, SNAPSHOT_DATA]);
         assert_eq!(needs(&spec(1, "Full", true)), [SNAPSHOT_FULL, SNAPSHOT_DATA]);
+        let mut nothing_full = spec(1, "Data", false);
+        nothing_full.snapshots_config.on_pause = Scope::Data;
+        assert_eq!(needs(&nothing_full), [SNAPSHOT_DATA]);
+    }
+
+    #[test]
+    fn a_golden_snapshot_holds_memory_wherever_it_can() {
+        assert_eq!(golden_scope(&[SNAPSHOT_DATA, SNAPSHOT_FULL]), Scope::Full);
+        assert_eq!(golden_scope(&[SNAPSHOT_DATA]), Scope::Data);
     }
 
     #[test]

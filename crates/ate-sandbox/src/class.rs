@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use ate_api::{Error, Reason};
 use serde::{Deserialize, Serialize};
 
 /// What a herder says of its class.
@@ -22,6 +23,37 @@ pub struct ClassDescriptor {
     /// The form it takes images in.
     #[serde(default)]
     pub image_format: ImageFormat,
+    /// What keeps its actors in.
+    #[serde(default)]
+    pub isolation: Isolation,
+}
+
+/// What stands between an actor and the node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// The sandbox that the class is for.
+    #[default]
+    Sandbox,
+    /// Nothing to speak of: actors are processes of the node. Never anybody's default.
+    None,
+}
+
+impl ClassDescriptor {
+    /// Whether the class, or a configuration of it, may be given to those who name none.
+    ///
+    /// # Errors
+    /// `NOT_A_SANDBOX` if it keeps nobody in: whoever wants that has to say so.
+    pub fn may_be_default(&self) -> Result<(), Error> {
+        match self.isolation {
+            Isolation::Sandbox => Ok(()),
+            Isolation::None => {
+                let message = format!("class {} is no sandbox (isolation: none) and never a default", self.name);
+                Err(Error::new(Reason::NotASandbox, message)
+                    .hint("name it where it is wanted: sandboxClass in templates, sandboxConfigName in pools"))
+            }
+        }
+    }
 }
 
 /// How a container's image reaches a herder.

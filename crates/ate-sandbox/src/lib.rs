@@ -15,7 +15,7 @@ pub mod resolve;
 pub mod revision;
 pub mod trust;
 
-pub use class::{AssetRequirement, Check, ClassDescriptor, ConfigField, FieldType, HostNeeds, ImageFormat};
+pub use class::{AssetRequirement, Check, ClassDescriptor, ConfigField, FieldType, HostNeeds, ImageFormat, Isolation};
 pub use reference::{ConfigRef, PinnedAsset, SandboxRef};
 pub use registry::Registry;
 pub use trust::Admitted;

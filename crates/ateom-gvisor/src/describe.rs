@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ate_sandbox::{AssetRequirement, ClassDescriptor, ConfigField, FieldType, HostNeeds, ImageFormat};
+use ate_sandbox::{AssetRequirement, ClassDescriptor, ConfigField, FieldType, HostNeeds, ImageFormat, Isolation};
 use serde_json::Value;
 
 use crate::config::Config;
@@ -31,6 +31,7 @@ pub(crate) fn descriptor() -> ClassDescriptor {
             ..HostNeeds::default()
         },
         image_format: ImageFormat::Layers,
+        isolation: Isolation::Sandbox,
     }
 }
 

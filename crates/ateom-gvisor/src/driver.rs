@@ -13,15 +13,15 @@ use ate_api::{Error, Reason};
 use ateom::{
     Checkpoint, Checkpointed, Driver, Ended, Info, Place, Preparation, Probed, Snapshot, Source, Start, config, data,
     driver::{self as pb, Workload},
-    network::{Netns, NetworkError},
-    process::Exit,
+    network::Netns,
+    readiness,
     steps::Steps,
 };
 
 use crate::{
     binary::Binary,
     config::Config,
-    describe::{ASSET, CLASS, DRIVER},
+    describe::{self, ASSET},
     runsc::Runsc,
     sandbox::{Build, Sandbox},
 };
@@ -79,7 +79,7 @@ impl GvisorDriver {
                 .map_err(|e| Error::new(Reason::SandboxFailed, format!("cannot create {}: {e}", dir.display())))?;
         }
         let runsc = Runsc::new(path, binary, &config, &run, &disk, self.place.processes.clone())?;
-        let netns = self.place.network.take().await.map_err(network)?;
+        let netns = self.place.network.take().await?;
         let resolv_conf = self.place.resolv_conf.clone();
         let sandbox = self.sandbox.insert(Sandbox::new(runsc, run, disk, netns));
         sandbox.build(&Build { id: &id, workload, resolv_conf: &resolv_conf })
@@ -105,11 +105,7 @@ impl GvisorDriver {
 #[async_trait]
 impl Driver for GvisorDriver {
     fn info(&self) -> Info {
-        Info {
-            sandbox_class: CLASS.into(),
-            driver_name: DRIVER.into(),
-            driver_version: env!("CARGO_PKG_VERSION").into(),
-        }
+        Info::of(&describe::descriptor())
     }
 
     async fn probe(&mut self, sandbox: &pb::Sandbox) -> Result<Probed, Error> {
@@ -150,7 +146,7 @@ impl Driver for GvisorDriver {
         }
         match tokio::time::timeout_at(start.deadline, sandbox.go(image, &processes, steps)).await {
             Ok(result) => result?,
-            Err(_) => return Err(sandbox.not_ready()),
+            Err(_) => return Err(readiness::not_ready(&sandbox.containers())),
         }
         self.last = Some(start.clone());
         Ok(prepared)
@@ -193,15 +189,10 @@ impl Driver for GvisorDriver {
             Some(sandbox) => sandbox.ended().await,
             None => std::future::pending().await,
         };
-        let kind = if matches!(exit, Exit::Signal(_)) { "killed" } else { "exited" };
-        Ended { kind, message: format!("the sandbox ended: {exit}") }
+        Ended::by(exit)
     }
 
     fn sandbox_pid(&self) -> Option<u32> {
         self.sandbox.as_ref()?.pid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned())
     }
-}
-
-fn network(e: NetworkError) -> Error {
-    Error::new(Reason::SandboxFailed, e.to_string())
 }

@@ -12,16 +12,15 @@ use std::{
 
 use ate_api::{Error, Reason};
 use ateom::{
-    data,
+    Ended, data,
     driver::{Activation, Container, Workload},
-    identity::{self, MOUNT_POINT},
+    failed, identity,
     logs::{ContainerLog, Stdio},
     network::Netns,
-    process::{Exit, Processes, Watch},
+    process::{Exit, Processes, Watch, end_of},
     readiness,
     rootfs::Rootfs,
     steps::Steps,
-    workload,
 };
 use rustix::process::Pid;
 
@@ -35,7 +34,6 @@ const CREATE: Duration = Duration::from_secs(30);
 const START: Duration = Duration::from_secs(30);
 /// Reading or writing the memory of a large actor.
 const IMAGE: Duration = Duration::from_secs(10 * 60);
-
 /// A container of the sandbox.
 struct Member {
     container: Container,
@@ -92,15 +90,8 @@ impl Sandbox {
     /// Lays everything out; starts nothing.
     pub(crate) fn build(&mut self, build: &Build<'_>) -> Result<(), Error> {
         let Build { workload, .. } = build;
-        workload::check(workload)?;
-        fs::create_dir_all(&self.identity).map_err(io("create the identity directory"))?;
-        for volume in &workload.volumes {
-            let dir = self.disk.join("volumes").join(&volume.name);
-            fs::create_dir_all(&dir).map_err(io("create a durable directory"))?;
-            let (uid, gid) = workload::volume_owner(workload, &volume.name);
-            std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).map_err(io("chown a durable directory"))?;
-            self.volumes.insert(volume.name.clone(), dir);
-        }
+        fs::create_dir_all(&self.identity).map_err(failed("create the identity directory"))?;
+        self.volumes = data::lay_out(workload, &self.disk.join("volumes"))?;
         for (i, container) in workload.containers.iter().enumerate() {
             self.add(container, build, i)?;
         }
@@ -112,10 +103,10 @@ impl Sandbox {
         // runsc takes an id for a prefix too: none may be the beginning of another.
         let id = |i: usize| format!("{}-{i:03}", build.id);
         let bundle = self.run.join("bundles").join(&c.name);
-        fs::create_dir_all(&bundle).map_err(io("create a bundle"))?;
+        fs::create_dir_all(&bundle).map_err(failed("create a bundle"))?;
         let layers: Vec<PathBuf> = c.layers.iter().map(PathBuf::from).collect();
-        let rootfs = Rootfs::mount(&layers, &bundle).map_err(image)?;
-        let made = furnish(&rootfs, c, resolv_conf);
+        let rootfs = Rootfs::mount(&layers, &bundle)?;
+        let made = rootfs.furnish(c, resolv_conf);
         let placement = Placement {
             sandbox: &id(0),
             is_root: i == 0,
@@ -127,8 +118,8 @@ impl Sandbox {
         let spec = spec(c, &placement);
         self.rootfs.push(rootfs);
         made?;
-        fs::write(bundle.join("config.json"), spec.to_string()).map_err(io("write a bundle"))?;
-        let (log, stdio) = ContainerLog::start(&c.name).map_err(io("open a container's output"))?;
+        fs::write(bundle.join("config.json"), spec.to_string()).map_err(failed("write a bundle"))?;
+        let (log, stdio) = ContainerLog::start(&c.name).map_err(failed("open a container's output"))?;
         self.members.push(Member { container: c.clone(), id: id(i), bundle, log, stdio: Some(stdio) });
         Ok(())
     }
@@ -166,7 +157,7 @@ impl Sandbox {
     }
 
     fn watch(&mut self, processes: &Processes) -> Result<(), Error> {
-        let text = fs::read_to_string(self.pid_file()).map_err(io("read the sandbox's pid"))?;
+        let text = fs::read_to_string(self.pid_file()).map_err(failed("read the sandbox's pid"))?;
         let pid = text.trim().parse().ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| Error::new(Reason::SandboxFailed, format!("runsc wrote `{text}` as a pid")))?;
         self.process = Some(processes.watch(pid));
@@ -175,15 +166,14 @@ impl Sandbox {
 
     /// What must be in place before the actor's first instruction.
     pub(crate) async fn admit(&self, activation: &Activation, archive: Option<PathBuf>) -> Result<(), Error> {
-        identity::write(&self.identity, activation).map_err(io("write the identity"))?;
+        identity::write(&self.identity, activation).map_err(failed("write the identity"))?;
         for member in &self.members {
             member.log.assign(activation);
         }
-        if let Some(archive) = archive {
-            let volumes = self.volumes.clone();
-            blocking(move || data::unpack(&archive, &volumes).map_err(data::error)).await?;
+        match archive {
+            Some(archive) => data::load(archive, &self.volumes).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Starts or restores all containers and waits until they are ready.
@@ -239,7 +229,7 @@ impl Sandbox {
         mut call: Option<&mut crate::runsc::Call>,
         steps: &mut Steps,
     ) -> Result<(), Error> {
-        let containers: Vec<Container> = self.members.iter().map(|m| m.container.clone()).collect();
+        let containers = self.containers();
         let ready = readiness::all_ready(&containers);
         tokio::pin!(ready);
         let mut called = call.is_none();
@@ -256,25 +246,21 @@ impl Sandbox {
                     is_ready = true;
                     steps.mark("ready");
                 }
-                exit = async { match process { Some(watch) => watch.wait().await, None => std::future::pending().await } } => {
-                    return Err(Error::new(Reason::ActorExited, format!("the actor ended before it was ready ({exit})")));
+                exit = end_of(process.as_mut()) => {
+                    return Err(Ended::too_early(exit));
                 }
             }
         }
         Ok(())
     }
 
-    /// What the actor was asked until the deadline, and did not answer.
-    pub(crate) fn not_ready(&self) -> Error {
-        readiness::not_ready(self.members.iter().map(|m| &m.container))
+    pub(crate) fn containers(&self) -> Vec<Container> {
+        self.members.iter().map(|m| m.container.clone()).collect()
     }
 
     /// Resolves when the sandbox process ends.
     pub(crate) async fn ended(&mut self) -> Exit {
-        match &mut self.process {
-            Some(watch) => watch.wait().await,
-            None => std::future::pending().await,
-        }
+        end_of(self.process.as_mut()).await
     }
 
     pub(crate) fn pid(&self) -> Option<Pid> {
@@ -303,37 +289,4 @@ impl Sandbox {
         });
         self.netns
     }
-}
-
-/// Mount points and the files a container expects from its host.
-fn furnish(rootfs: &Rootfs, container: &Container, resolv_conf: &[u8]) -> Result<(), Error> {
-    let dirs = ["/proc", "/dev", "/sys", "/tmp", MOUNT_POINT];
-    let mounts = container.mounts.iter().map(|m| m.path.as_str());
-    for dir in dirs.into_iter().chain(mounts) {
-        rootfs.create_dir(Path::new(dir)).map_err(image)?;
-    }
-    let hosts = workload::hosts();
-    let hostname = format!("{}\n", workload::HOSTNAME);
-    let files =
-        [("/etc/hosts", hosts.as_bytes()), ("/etc/hostname", hostname.as_bytes()), ("/etc/resolv.conf", resolv_conf)];
-    for (path, content) in files {
-        rootfs.write_file(Path::new(path), content).map_err(image)?;
-    }
-    Ok(())
-}
-
-fn io(what: &'static str) -> impl Fn(std::io::Error) -> Error {
-    move |e| {
-        let full = e.kind() == std::io::ErrorKind::StorageFull;
-        Error::new(if full { Reason::DiskFull } else { Reason::SandboxFailed }, format!("cannot {what}: {e}"))
-    }
-}
-
-fn image(e: ateom::rootfs::RootfsError) -> Error {
-    Error::new(Reason::ImageInvalid, e.to_string())
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    let result = tokio::task::spawn_blocking(work).await;
-    result.unwrap_or_else(|e| Err(Error::new(Reason::Internal, format!("a worker thread failed: {e}"))))
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ate_sandbox::{AssetRequirement, ClassDescriptor, ConfigField, FieldType, HostNeeds, ImageFormat, asset};
+use ate_sandbox::{
+    AssetRequirement, ClassDescriptor, ConfigField, FieldType, HostNeeds, ImageFormat, Isolation, asset,
+};
 use serde_json::Value;
 
 use crate::config::{Config, MAX_CPU, MAX_CPUS, MAX_KERNEL_ARGS, MAX_MEMORY_MIB, MIN_MEMORY_MIB};
@@ -41,6 +43,7 @@ pub(crate) fn descriptor() -> ClassDescriptor {
             ..HostNeeds::default()
         },
         image_format: ImageFormat::Erofs,
+        isolation: Isolation::Sandbox,
     }
 }
 

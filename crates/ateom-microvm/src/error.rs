@@ -3,18 +3,12 @@
 use std::fmt::Display;
 
 use ate_api::{Error, Reason};
+/// Something about files failed; a full disk is told apart.
+pub(crate) use ateom::failed as io;
 
 /// The machine could not be started, saved or restored.
 pub(crate) fn failed(what: impl Display) -> Error {
     Error::new(Reason::SandboxFailed, what.to_string())
-}
-
-/// Something about files failed; a full disk is told apart.
-pub(crate) fn io(what: impl Display) -> impl FnOnce(std::io::Error) -> Error {
-    move |e| {
-        let full = matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
-        Error::new(if full { Reason::DiskFull } else { Reason::SandboxFailed }, format!("cannot {what}: {e}"))
-    }
 }
 
 /// The snapshot is not what its driver wrote.

@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 use serde::Deserialize;
 
 use crate::{
+    doctor,
     driver::Sandbox,
     process::Processes,
     sandbox::{Driver, Probed},
@@ -125,7 +126,10 @@ pub fn main<C: Class>() -> ExitCode {
         .init();
     let result = match cli.command {
         Command::Describe => print(&C::descriptor()),
-        Command::Doctor { assets } => print(&C::doctor(&assets.into_iter().collect())),
+        Command::Doctor { assets } => {
+            let kept = doctor::isolation(C::descriptor().isolation).into_iter();
+            print(&kept.chain(C::doctor(&assets.into_iter().collect())).collect::<Vec<_>>())
+        }
         Command::Probe => probe::<C>().and_then(|probed| print(&probed)),
         Command::Collect { from, out } => C::collect(&from, &out).and_then(|assets| print(&assets)),
         Command::Serve(args) => return serve::<C>(args),

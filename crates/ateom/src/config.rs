@@ -3,12 +3,17 @@
 use std::path::PathBuf;
 
 use ate_api::{Error, Reason, id::Digest};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::driver::Sandbox;
 
 /// A configuration is a handful of words.
 const MAX_BYTES: usize = 64 * 1024;
+
+/// The configuration of a class that has no settings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoSettings {}
 
 /// Reads the configuration of a sandbox; refuses one whose bytes are not those the digest names (I4).
 pub fn of<T: DeserializeOwned>(sandbox: &Sandbox) -> Result<T, Error> {

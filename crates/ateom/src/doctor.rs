@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ate_sandbox::Check;
+use ate_sandbox::{Check, Isolation};
 use rustix::thread::CapabilitySet;
 
 /// A try that works takes a tenth of this.
@@ -25,6 +25,13 @@ pub fn basics() -> Vec<Check> {
     ];
     let tried = tried.into_iter().map(|(name, command, fix)| check(name, attempt(&command, LIMIT), fix));
     std::iter::once(privileges()).chain(tried).collect()
+}
+
+/// A class that is no sandbox says so, whatever else it checks.
+pub(crate) fn isolation(isolation: Isolation) -> Option<Check> {
+    let none = || Err("NONE: actors are plain processes of this machine".to_owned());
+    let fix = "it is no sandbox: use another class for code that you would not run as root on this machine";
+    (isolation == Isolation::None).then(|| Check { optional: true, ..check("isolation", none(), fix) })
 }
 
 fn privileges() -> Check {

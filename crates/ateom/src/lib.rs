@@ -26,6 +26,16 @@ pub mod workload;
 pub use sandbox::{Checkpoint, Checkpointed, Driver, Ended, Info, Preparation, Probed, Snapshot, Source, Start};
 pub use serve::{Place, ServeArgs};
 
+/// What an input or output error means to whoever called the driver; `what` was to be done.
+pub fn failed(what: impl std::fmt::Display) -> impl Fn(std::io::Error) -> ate_api::Error {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    move |e| {
+        let full = matches!(e.kind(), StorageFull | QuotaExceeded);
+        let reason = if full { ate_api::Reason::DiskFull } else { ate_api::Reason::SandboxFailed };
+        ate_api::Error::new(reason, format!("cannot {what}: {e}"))
+    }
+}
+
 /// The driver contract as generated from `proto/driver.proto`.
 pub mod driver {
     #![allow(missing_docs, unreachable_pub, clippy::all)]

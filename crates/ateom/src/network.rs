@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use ate_api::{Error, Reason};
 use futures::TryStreamExt;
 use rtnetlink::{
     Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
@@ -49,6 +50,12 @@ pub enum NetworkError {
     NoLink(String, Duration),
     #[error("nft refused the address translation: {0} (Debian package: nftables)")]
     Nft(String),
+}
+
+impl From<NetworkError> for Error {
+    fn from(e: NetworkError) -> Self {
+        Error::new(Reason::SandboxFailed, e.to_string())
+    }
 }
 
 fn netlink(what: &'static str) -> impl Fn(rtnetlink::Error) -> NetworkError {

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use ate_api::{Error, Reason};
 use rustix::process::{Pid, Signal, WaitOptions};
 use tokio::{
     io::AsyncReadExt,
@@ -74,6 +75,14 @@ impl Watch {
                 Err(TimedOut(limit))
             }
         }
+    }
+}
+
+/// The end of a process that may not have been started yet. May be dropped and called again.
+pub async fn end_of(watch: Option<&mut Watch>) -> Exit {
+    match watch {
+        Some(watch) => watch.wait().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -211,6 +220,44 @@ impl Processes {
     }
 }
 
+/// Stops everything in this pid namespace but ourselves, where a process is what is run and not what runs it.
+pub async fn freeze_all(limit: Duration) -> Result<(), Error> {
+    let stopped = async {
+        loop {
+            // Until none is found that runs: one may have forked before it was stopped.
+            let running: Vec<_> = others().into_iter().filter(|pid| runs(*pid)).collect();
+            if running.is_empty() {
+                return;
+            }
+            for pid in running {
+                let _ = rustix::process::kill_process(pid, Signal::STOP);
+            }
+            tokio::time::sleep(FREEZE_ROUND).await;
+        }
+    };
+    let frozen = tokio::time::timeout(limit, stopped).await;
+    frozen.map_err(|_| {
+        thaw_all();
+        Error::new(Reason::SandboxFailed, format!("the actor's processes did not stop within {limit:?}"))
+    })
+}
+
+/// Lets go on what [`freeze_all`] stopped.
+pub fn thaw_all() {
+    for pid in others() {
+        let _ = rustix::process::kill_process(pid, Signal::CONT);
+    }
+}
+
+/// Neither stopped nor dead, by `/proc/PID/stat`: `PID (NAME) STATE …`. A name may hold anything.
+fn runs(pid: Pid) -> bool {
+    let stat = std::fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    let state = stat.iter().rposition(|&b| b == b')').and_then(|end| stat.get(end + 2));
+    state.is_some_and(|state| !b"TtZX".contains(state))
+}
+
+/// A process stops when it next leaves the kernel.
+const FREEZE_ROUND: Duration = Duration::from_millis(1);
 /// Time to read what is left in a pipe whose writer has ended.
 const DRAIN: Duration = Duration::from_millis(100);
 /// After this the list of processes is read anew.

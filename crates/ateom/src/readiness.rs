@@ -6,13 +6,12 @@ use std::{
     time::Duration,
 };
 
+use ate_api::{Error, Reason};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpSocket,
     time::{Instant, sleep, timeout},
 };
-
-use ate_api::{Error, Reason};
 
 use crate::{
     driver::{Container, Readyz},
@@ -37,20 +36,20 @@ pub fn asks(containers: &[Container]) -> bool {
     containers.iter().any(|c| c.readyz.is_some())
 }
 
-/// Returns when every container that has a probe answers it. Endless: the caller bounds it.
+/// Returns when every container of the actor that has a probe answers it. Endless: the caller bounds it.
 pub async fn all_ready(containers: &[Container]) {
-    for probe in containers.iter().filter_map(|c| c.readyz.as_ref()) {
-        wait_ready(ACTOR_ADDRESS.into(), probe).await;
+    for readyz in containers.iter().filter_map(|c| c.readyz.as_ref()) {
+        wait_ready(ACTOR_ADDRESS.into(), readyz).await;
     }
 }
 
-/// What the containers were asked until the deadline, and did not answer.
-pub fn not_ready<'a>(containers: impl IntoIterator<Item = &'a Container>) -> Error {
+/// What the actor was asked until the deadline, and did not answer.
+pub fn not_ready(containers: &[Container]) -> Error {
     let probe = |c: &Container| {
-        let Readyz { path, port } = c.readyz.as_ref()?;
-        Some(format!("container `{}` at port {port} with GET {path}", c.name))
+        let readyz = c.readyz.as_ref()?;
+        Some(format!("container `{}` at port {} with GET {}", c.name, readyz.port, readyz.path))
     };
-    let probes: Vec<_> = containers.into_iter().filter_map(probe).collect();
+    let probes: Vec<_> = containers.iter().filter_map(probe).collect();
     Error::new(Reason::NotReady, format!("not ready in time; asked {}", probes.join(", ")))
         .hint("see the actor's log; it must answer 2xx within the time")
 }

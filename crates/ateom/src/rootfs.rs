@@ -6,14 +6,20 @@
 
 use std::{
     fs, io,
-    os::{fd::OwnedFd, unix::fs::symlink},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::symlink,
+    },
     path::{Component, Path, PathBuf},
 };
 
+use ate_api::{Error, Reason};
 use rustix::{
     fs::{AtFlags, Mode, OFlags, ResolveFlags},
     mount::{MountFlags, UnmountFlags},
 };
+
+use crate::{driver::Container, identity::MOUNT_POINT, workload};
 
 /// overlayfs takes its options in one page; our short names let this many fit.
 pub const MAX_LAYERS: usize = 128;
@@ -28,6 +34,12 @@ pub enum RootfsError {
     Io { what: &'static str, path: PathBuf, cause: io::Error },
     #[error("{0} is not an absolute path without `..`")]
     Path(PathBuf),
+}
+
+impl From<RootfsError> for Error {
+    fn from(e: RootfsError) -> Self {
+        Error::new(Reason::ImageInvalid, e.to_string())
+    }
 }
 
 fn at(what: &'static str, path: &Path) -> impl Fn(io::Error) -> RootfsError {
@@ -98,6 +110,17 @@ impl Rootfs {
         Ok(current)
     }
 
+    /// Mounts something on a directory, as seen from inside: `mount` gets a path that no symlink of the image diverts.
+    pub fn mount_on(
+        &self,
+        path: &Path,
+        mount: impl FnOnce(&Path) -> rustix::io::Result<()>,
+    ) -> Result<(), RootfsError> {
+        let dir = self.create_dir(path)?;
+        let real = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+        mount(&real).map_err(|e| at("mount on", path)(e.into()))
+    }
+
     /// Replaces a file, as seen from inside; a symlink of that name is replaced, not followed.
     pub fn write_file(&self, path: &Path, content: &[u8]) -> Result<(), RootfsError> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -112,6 +135,23 @@ impl Rootfs {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644)).map_err(|e| wrap(e.into()))?;
         io::Write::write_all(&mut fs::File::from(file), content).map_err(wrap)
+    }
+
+    /// Mount points and the files that a container expects from its host.
+    pub fn furnish(&self, container: &Container, resolv_conf: &[u8]) -> Result<(), RootfsError> {
+        let dirs = ["/proc", "/dev", "/sys", "/tmp", MOUNT_POINT];
+        let mounts = container.mounts.iter().map(|m| m.path.as_str());
+        for dir in dirs.into_iter().chain(mounts) {
+            self.create_dir(Path::new(dir))?;
+        }
+        let hosts = workload::hosts();
+        let hostname = format!("{}\n", workload::HOSTNAME);
+        let files = [
+            ("/etc/hosts", hosts.as_bytes()),
+            ("/etc/hostname", hostname.as_bytes()),
+            ("/etc/resolv.conf", resolv_conf),
+        ];
+        files.into_iter().try_for_each(|(path, content)| self.write_file(Path::new(path), content))
     }
 
     /// Unmounts; what still uses it keeps it alive until it ends.

@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use async_trait::async_trait;
-use ate_api::Error;
+use ate_api::{Error, Reason};
+use ate_sandbox::ClassDescriptor;
 
 use crate::{
     driver::{Activation, Sandbox, Scope, SnapshotFile, Workload},
+    process::Exit,
     steps::Steps,
 };
 
@@ -55,6 +57,17 @@ pub struct Info {
     pub driver_version: String,
 }
 
+impl Info {
+    /// In the same words as the class describes itself with.
+    pub fn of(class: &ClassDescriptor) -> Self {
+        Info {
+            sandbox_class: class.name.clone(),
+            driver_name: class.driver_name.clone(),
+            driver_version: class.driver_version.clone(),
+        }
+    }
+}
+
 /// What binaries can do under a configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Probed {
@@ -89,6 +102,19 @@ pub struct Ended {
     pub message: String,
 }
 
+impl Ended {
+    /// The main process of the actor, or its sandbox, ended like this.
+    pub fn by(exit: Exit) -> Self {
+        let kind = if matches!(exit, Exit::Signal(_)) { "killed" } else { "exited" };
+        Ended { kind, message: format!("the sandbox ended: {exit}") }
+    }
+
+    /// What a start says of it.
+    pub fn too_early(exit: Exit) -> Error {
+        Error::new(Reason::ActorExited, format!("the actor ended before it was ready ({exit})"))
+    }
+}
+
 /// One worker's sandbox.
 ///
 /// Calls come one at a time and in an order that makes sense; any of them may be dropped half-way, and then `reset`
@@ -100,8 +126,11 @@ pub trait Driver: Send + 'static {
 
     async fn probe(&mut self, sandbox: &Sandbox) -> Result<Probed, Error>;
 
-    /// Starts what can be started before it is known who will run.
-    async fn prepare(&mut self, preparation: &Preparation) -> Result<(), Error>;
+    /// Starts what can be started before it is known who will run. Nothing, for a class that does not report `prepare`.
+    async fn prepare(&mut self, preparation: &Preparation) -> Result<(), Error> {
+        let _ = preparation;
+        Ok(())
+    }
 
     /// Starts an actor and waits until it is ready. Answers whether a preparation was used.
     async fn start(&mut self, start: &Start, steps: &mut Steps) -> Result<bool, Error>;

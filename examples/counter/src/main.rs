@@ -7,11 +7,17 @@
 //! | `/readyz` | 200 |
 //! | `/about` | arguments, working directory, user and environment, one per line |
 //! | `/file` | GET: contents of `$DATA_DIR/file`; PUT or POST: writes them |
+//! | `/fill/MB` | holds so much memory from now on, in place of what it held |
+//! | `/sum` | a checksum over the memory it holds |
+//! | `/random` | 16 bytes of the kernel's random numbers, in hex |
+//! | `/time` | milliseconds since 1970 |
+//! | `/kernel` | the release of the kernel it sees |
 //! | `/sleep/MS` | answers after so many milliseconds |
 //! | `/exit`, `/exit/CODE` | ends the process |
 //!
-//! Environment: `PORT` (80), `DATA_DIR` (/data), `HEAP_MB` (0): memory touched at the start, half of it random
-//! and half of it a pattern, so that it compresses about as well as the memory of real programs.
+//! Environment: `PORT` (80), `DATA_DIR` (/data), `KEEP_COUNT` (unset): keeps the count in `$DATA_DIR/count` instead of
+//! in memory; `HEAP_MB` (0): memory touched at the start, half of it random and half of it a pattern, so that it
+//! compresses about as well as the memory of real programs.
 
 use std::{
     env,
@@ -19,10 +25,7 @@ use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write as _},
     net::{TcpListener, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -36,12 +39,34 @@ const MAX_BODY: usize = 1 << 20;
 const MAX_HEAD: u64 = 64 << 10;
 
 struct State {
-    count: AtomicU64,
+    count: Mutex<u64>,
     /// Drawn once when the process starts: the same nonce means the same process, however often it moved.
     boot: u64,
     data_dir: String,
+    keep_count: bool,
     /// Held so that it is part of every snapshot.
-    _heap: Vec<u8>,
+    heap: Mutex<Vec<u8>>,
+}
+
+impl State {
+    /// One more, written down before anybody hears of it.
+    fn count(&self) -> io::Result<u64> {
+        let mut count = lock(&self.count);
+        let path = format!("{}/count", self.data_dir);
+        if self.keep_count && *count == 0 {
+            *count = fs::read_to_string(&path).ok().and_then(|kept| kept.trim().parse().ok()).unwrap_or(0);
+        }
+        *count += 1;
+        if self.keep_count {
+            fs::write(path, count.to_string())?;
+        }
+        Ok(*count)
+    }
+}
+
+/// Nothing here leaves half a value behind.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Request {
@@ -55,10 +80,11 @@ fn main() {
     let number = |name: &str, default: usize| env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
     let boot = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
     let state = Arc::new(State {
-        count: AtomicU64::new(0),
+        count: Mutex::new(0),
         boot,
         data_dir: env::var("DATA_DIR").unwrap_or_else(|_| "/data".to_owned()),
-        _heap: heap(number("HEAP_MB", 0), boot),
+        keep_count: env::var_os("KEEP_COUNT").is_some(),
+        heap: Mutex::new(heap(number("HEAP_MB", 0), boot)),
     });
     let port = number("PORT", 80) as u16;
     let listener = match TcpListener::bind(("0.0.0.0", port)) {
@@ -96,6 +122,21 @@ fn heap(megabytes: usize, seed: u64) -> Vec<u8> {
         }
     }
     heap
+}
+
+/// FNV-1a, a word at a time: any change of any page shows.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.chunks(8).fold(0xcbf2_9ce4_8422_2325, |sum, chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        (sum ^ u64::from_le_bytes(word)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+fn random() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Serves one connection until the client closes it or asks to.
@@ -166,11 +207,28 @@ fn answer(request: &Request, state: &State) -> (&'static str, Vec<u8>) {
         println!("asked to end");
         std::process::exit(code.trim_start_matches('/').parse().unwrap_or(0));
     }
+    if let Some(megabytes) = path.strip_prefix("/fill/").and_then(|mb| mb.parse().ok()) {
+        let new = heap(megabytes, state.boot);
+        *lock(&state.heap) = new;
+        return ok("filled\n".to_owned());
+    }
     match path {
-        "/" => {
-            let count = state.count.fetch_add(1, Ordering::Relaxed) + 1;
-            println!("request {count}");
-            ok(format!("count={count} boot={:016x}{}\n", state.boot, identity()))
+        "/" => match state.count() {
+            Ok(count) => {
+                println!("request {count}");
+                ok(format!("count={count} boot={:016x}{}\n", state.boot, identity()))
+            }
+            Err(e) => ("500 Internal Server Error", format!("cannot keep the count: {e}\n").into_bytes()),
+        },
+        "/sum" => ok(format!("{:016x}\n", checksum(&lock(&state.heap)))),
+        "/random" => match random() {
+            Ok(bytes) => ok(bytes.iter().map(|b| format!("{b:02x}")).collect::<String>() + "\n"),
+            Err(e) => ("500 Internal Server Error", format!("no random numbers: {e}\n").into_bytes()),
+        },
+        "/time" => ok(format!("{}\n", SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis()))),
+        "/kernel" => {
+            let version = fs::read_to_string("/proc/version").unwrap_or_default();
+            ok(format!("{}\n", version.split_whitespace().nth(2).unwrap_or("unknown")))
         }
         "/readyz" => ok("ready\n".to_owned()),
         "/about" => ok(about()),
@@ -214,9 +272,9 @@ fn about() -> String {
 fn file(request: &Request, data_dir: &str) -> (&'static str, Vec<u8>) {
     let path = format!("{data_dir}/file");
     let done = match request.method.as_str() {
-        "PUT" | "POST" => fs::create_dir_all(data_dir)
-            .and_then(|()| fs::write(&path, &request.body))
-            .map(|()| b"written\n".to_vec()),
+        "PUT" | "POST" => {
+            fs::create_dir_all(data_dir).and_then(|()| fs::write(&path, &request.body)).map(|()| b"written\n".to_vec())
+        }
         _ => fs::read(&path),
     };
     match done {

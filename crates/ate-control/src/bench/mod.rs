@@ -87,6 +87,7 @@ fn registry() -> Result<Registry, Error> {
         config: Default::default(),
         host_needs: HostNeeds::default(),
         image_format: Default::default(),
+        isolation: Default::default(),
     };
     Registry::of([Herder { descriptor, program: "none".into() }], CONTRACT).map_err(|e| broken(&e))
 }

@@ -19,6 +19,10 @@ impl Core {
             return Err(Error::new(Reason::PermissionDenied, "this atespace belongs to the system")
                 .on(format!("atespace/{name}")));
         }
+        // One that is not installed yet is no mistake; should it turn out to be no sandbox, templates are refused.
+        if let Some(Ok(class)) = atespace.spec.default_sandbox_class.as_deref().map(|c| self.classes.get(c)) {
+            class.descriptor.may_be_default().map_err(|e| e.on(format!("atespace/{name}")))?;
+        }
         let key = keys::atespace(&name);
         for _ in 0..ATTEMPTS {
             let old = self.reload_atespace(&name).await?;

@@ -7,7 +7,7 @@ use ate_api::{
     Error, Reason,
     resource::{Condition, SandboxConfig, SandboxConfigStatus, meta::set_condition},
 };
-use ate_sandbox::revision::content_digest;
+use ate_sandbox::{Isolation, revision::content_digest};
 use ate_store::{Expect, Transaction};
 
 use super::{ATTEMPTS, Applied, in_use, not_found, stamp_changed, stamp_new, too_many_conflicts};
@@ -33,6 +33,9 @@ impl Core {
         let name = config.metadata.name.clone();
         let object = format!("sandboxconfig/{name}");
         let class = &self.classes.get(&config.spec.sandbox_class).map_err(|e| e.on(object.clone()))?.descriptor;
+        if config.spec.default {
+            class.may_be_default().map_err(|e| e.on(object.clone()))?;
+        }
         let old = self.catalog.configs.get(&name);
         if let Some(old) = &old
             && old.value.resource.spec.sandbox_class != config.spec.sandbox_class
@@ -101,6 +104,13 @@ impl Core {
             set_condition(
                 &mut status.conditions,
                 Condition::new("Ready", false, "Probing", "fetching and trying the binaries", generation),
+            );
+        }
+        if class.isolation == Isolation::None {
+            let message = format!("class {} is no sandbox: its actors are processes of the node", class.name);
+            set_condition(
+                &mut status.conditions,
+                Condition::new("Isolated", false, "NotASandbox", message, generation),
             );
         }
         let (tx, displaced) = self.claim_default(tx, &mut resource).await?;

@@ -28,7 +28,10 @@ impl Core {
         let name = ObjectName::new(&template.metadata.namespace, &template.metadata.name);
         let object = format!("actortemplate/{name}");
         let class = self.class_of(&template);
-        self.classes.get(&class).map_err(|e| e.on(object.clone()))?;
+        let descriptor = &self.classes.get(&class).map_err(|e| e.on(object.clone()))?.descriptor;
+        if template.spec.sandbox_class.is_none() {
+            descriptor.may_be_default().map_err(|e| e.on(object.clone()))?;
+        }
         let spec_digest = canonical::digest_of(&template.spec);
         for _ in 0..ATTEMPTS {
             let Some(old) = self.catalog.templates.get(&name) else {

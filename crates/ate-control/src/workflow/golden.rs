@@ -1,4 +1,5 @@
-//! The golden snapshot: images to digests, boot a golden actor, capture it in full, record it with the template.
+//! The golden snapshot: images to digests, boot a golden actor, capture all of it that the class can keep,
+//! record it with the template.
 //! Every step finds out whether it was done before.
 
 use std::{

@@ -21,7 +21,8 @@ use crate::{
     core::Core,
     db::Stored,
     records::{
-        ActorRecord, Base, Location, Phase, Seat, Snapshot, SnapshotRecord, TemplateRecord, keys, now_ms, pack, to_json,
+        ActorRecord, Base, ConfigKey, Location, Phase, Seat, Snapshot, SnapshotRecord, TemplateRecord, keys, now_ms,
+        pack, to_json,
     },
     scheduler::Stage,
     workflow::{
@@ -150,8 +151,7 @@ impl Core {
         })?;
         let snapshots = &template.value.resource.spec.snapshots_config;
         let scope = match kind {
-            // Everybody starts from the golden one, so it always holds memory.
-            _ if name.atespace == GOLDEN_ATESPACE => Scope::Full,
+            _ if name.atespace == GOLDEN_ATESPACE => self.golden_scope(&seat.sandbox),
             Kind::Pause => snapshots.on_pause,
             _ => snapshots.on_commit,
         };
@@ -192,6 +192,12 @@ impl Core {
             Some(own) => own.base.clone(),
             None => template.golden.as_ref().filter(|g| g.manifest == *parent)?.as_base(),
         }
+    }
+
+    /// Everybody starts from the golden one, so it holds all that the class can keep.
+    fn golden_scope(&self, sandbox: &ConfigKey) -> Scope {
+        let revision = self.catalog.revisions.get(sandbox);
+        revision.map_or(Scope::Full, |r| capability::golden_scope(&r.value.capabilities))
     }
 
     /// The capture failed: the actor goes on, if it still can.

@@ -13,7 +13,9 @@ use ate_api::{
     v1::{self, resources_client::ResourcesClient},
 };
 use ate_control::{Control, NoTraffic, Options};
-use ate_sandbox::{AssetRequirement, ClassDescriptor, ConfigField, FieldType, HostNeeds, Registry, registry::Herder};
+use ate_sandbox::{
+    AssetRequirement, ClassDescriptor, ConfigField, FieldType, HostNeeds, Isolation, Registry, registry::Herder,
+};
 use ate_store::EmbeddedStore;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
@@ -52,9 +54,12 @@ pub fn options() -> Options {
 /// Contract version of the scripted class.
 const CONTRACT: u32 = 1;
 
-/// Two classes that differ in nothing but their names.
+/// Two classes that differ in nothing but their names, and one that is no sandbox.
 pub fn classes() -> Registry {
-    Registry::of(["gvisor", "other"].map(class), CONTRACT).unwrap()
+    let mut open = class("open");
+    open.descriptor.required_assets.clear();
+    open.descriptor.isolation = Isolation::None;
+    Registry::of([class("gvisor"), class("other"), open], CONTRACT).unwrap()
 }
 
 fn class(name: &str) -> Herder {
@@ -75,6 +80,7 @@ fn class(name: &str) -> Herder {
         )]),
         host_needs: HostNeeds::default(),
         image_format: Default::default(),
+        isolation: Default::default(),
     };
     Herder { descriptor, program: format!("/nonexistent/ateom-{name}").into() }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::{AssetRequirement, HostNeeds, ImageFormat};
+use crate::{AssetRequirement, HostNeeds, ImageFormat, Isolation};
 
 /// A class with one field of each type and two assets.
 pub(crate) fn toy() -> ClassDescriptor {
@@ -29,6 +29,7 @@ pub(crate) fn toy() -> ClassDescriptor {
         ]),
         host_needs: HostNeeds::default(),
         image_format: ImageFormat::default(),
+        isolation: Isolation::default(),
     }
 }
 

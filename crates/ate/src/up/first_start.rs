@@ -34,6 +34,10 @@ pub(crate) async fn configure(client: &Client, classes: &Registry, workers: u32)
         Err(status) => return Err(Failure::new("cannot create atespace/default", Error::from(&status))),
     }
     for class in classes.classes().map(|herder| &herder.descriptor) {
+        if let Err(e) = class.may_be_default() {
+            print(&format!("no configuration for {}: {}\n", class.name, e.message));
+            continue;
+        }
         match found(class) {
             Ok(assets) => {
                 Import::first(&class.name, format!("{}-default", class.name), assets).run(client).await?;

@@ -15,7 +15,7 @@ use std::{
 };
 
 use ate_api::{Error, Reason};
-use ate_sandbox::{Registry, registry::PREFIX};
+use ate_sandbox::{ClassDescriptor, Registry, registry::PREFIX};
 use clap::Args;
 
 use self::{
@@ -92,8 +92,9 @@ impl Up {
 /// Says where things are.
 fn introduce(settings: &Settings, server: &str, router_port: u16, classes: &Registry) {
     let described = classes.classes().map(|herder| &herder.descriptor);
+    let warning = |c: &ClassDescriptor| if c.may_be_default().is_ok() { "" } else { ", NO SANDBOX" };
     let names: Vec<String> =
-        described.map(|c| format!("{} ({} {})", c.name, c.driver_name, c.driver_version)).collect();
+        described.map(|c| format!("{} ({} {}{})", c.name, c.driver_name, c.driver_version, warning(c))).collect();
     print(&format!(
         "ate {}\n  data       {}\n  API        {server}\n  router     \
          http://ACTOR.ATESPACE.localhost:{router_port}/\n  sandboxes  {}\n",

@@ -14,10 +14,10 @@ use ate_api::{Error, Reason};
 use ateom::{
     data,
     driver::{Scope, SnapshotFile},
-    network,
+    failed, network,
 };
 
-use super::{IMAGE, Sandbox, blocking, io};
+use super::{IMAGE, Sandbox};
 use crate::config::Compression;
 
 /// Freezing and thawing take 20 ms.
@@ -49,7 +49,7 @@ impl Sandbox {
         let version = &self.runsc.binary.version;
         let settled = tokio::time::Instant::now() + SETTLE;
         let open = loop {
-            let open = network::open_connections().map_err(io("list the actor's connections"))?;
+            let open = network::open_connections().map_err(failed("list the actor's connections"))?;
             if open.is_empty() || tokio::time::Instant::now() > settled {
                 break open;
             }
@@ -61,7 +61,7 @@ impl Sandbox {
             return Err(Error::new(Reason::SandboxFailed, message)
                 .hint("try again when they are closed (up to a minute after), or use a newer runsc"));
         }
-        let free = rustix::fs::statvfs(dir).map_err(|e| io("ask for free space")(e.into()))?;
+        let free = rustix::fs::statvfs(dir).map_err(|e| failed("ask for free space")(e.into()))?;
         let free = free.f_bavail.saturating_mul(free.f_frsize);
         let memory = self.pid().map_or(0, |pid| ateom::stats::memory_bytes(pid.as_raw_nonzero().get().cast_unsigned()));
         if free < memory {
@@ -89,10 +89,7 @@ impl Sandbox {
                 self.ended_in = Some(dir.to_owned());
             }
         }
-        if !self.volumes.is_empty() {
-            let (volumes, archive) = (self.volumes.clone(), dir.join(data::ARCHIVE));
-            blocking(move || data::pack(&volumes, &archive).map_err(data::error)).await?;
-        }
+        data::save(&self.volumes, dir).await?;
         list(dir)
     }
 
@@ -109,10 +106,10 @@ impl Sandbox {
 /// The files of a snapshot, readable for nobody else: they hold the actor's memory.
 fn list(dir: &Path) -> Result<Vec<SnapshotFile>, Error> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(dir).map_err(io("list the snapshot"))? {
-        let entry = entry.map_err(io("list the snapshot"))?;
+    for entry in fs::read_dir(dir).map_err(failed("list the snapshot"))? {
+        let entry = entry.map_err(failed("list the snapshot"))?;
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        fs::set_permissions(entry.path(), private).map_err(io("protect the snapshot"))?;
+        fs::set_permissions(entry.path(), private).map_err(failed("protect the snapshot"))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let media_type = if name == data::ARCHIVE { data::MEDIA_TYPE } else { "application/vnd.gvisor.image" };
         files.push(SnapshotFile { name, media_type: media_type.to_owned() });

@@ -20,10 +20,12 @@ pub(crate) async fn worker() -> Worker {
     Worker::start(Path::new(env!("CARGO_BIN_EXE_ateom-microvm"))).await
 }
 
+/// The directory they are in, and the assets in it.
+type Made = (tempfile::TempDir, BTreeMap<String, PathBuf>);
+
 /// The assets of one QEMU, made once per test run: asset name → path.
 fn assets(version: &str) -> BTreeMap<String, PathBuf> {
-    static MADE: LazyLock<Mutex<BTreeMap<String, (tempfile::TempDir, BTreeMap<String, PathBuf>)>>> =
-        LazyLock::new(Mutex::default);
+    static MADE: LazyLock<Mutex<BTreeMap<String, Made>>> = LazyLock::new(Mutex::default);
     let mut made = MADE.lock().unwrap();
     let (_, assets) = made.entry(version.to_owned()).or_insert_with(|| {
         let dir = tempfile::tempdir_in(target_dir()).unwrap();
