@@ -85,7 +85,11 @@ impl Deref for Site {
 
 impl Site {
     pub fn start(kit: &'static Kit, workers: u32) -> Site {
-        let node = Node::start();
+        Site::on(Node::start(), kit, workers)
+    }
+
+    /// On a node with nothing configured.
+    pub fn on(node: Node, kit: &'static Kit, workers: u32) -> Site {
         node.ate(&["create", "atespace", "default"]).ok();
         let class = Class::admitted(&node, kit);
         class.add_pool(&node, workers);

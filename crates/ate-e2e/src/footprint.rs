@@ -17,7 +17,8 @@ type Process = (u32, u64);
 pub struct Footprint {
     data: PathBuf,
     processes: BTreeMap<Process, String>,
-    /// As the kernel names them: `net:[4026532000]`.
+    /// Network namespaces as the kernel names them: `net:[4026532000]`. They end with the processes in them, unless
+    /// somebody has mounted them.
     namespaces: BTreeSet<PathBuf>,
     /// Host ends of the workers' links, by name and index: another node may take a name, an index never comes again.
     links: BTreeSet<(String, String)>,
@@ -28,9 +29,9 @@ impl Footprint {
     pub fn of(node: &Node) -> Self {
         let processes: BTreeMap<_, _> =
             below(node.pid()).into_iter().filter_map(|pid| Some(((pid, started(pid)?), command_line(pid)))).collect();
-        let own = namespaces("self");
-        let namespaces = processes.keys().flat_map(|(pid, _)| namespaces(&pid.to_string()));
-        let namespaces = namespaces.filter(|n| !own.contains(n)).collect();
+        let own = namespace("self");
+        let namespaces = processes.keys().filter_map(|(pid, _)| namespace(&pid.to_string()));
+        let namespaces = namespaces.filter(|n| Some(n) != own.as_ref()).collect();
         let workers = node.list("workers");
         let addresses = workers.iter().filter_map(|w| w["status"]["address"].as_str());
         Footprint { data: node.data(), processes, namespaces, links: addresses.filter_map(link_to).collect() }
@@ -45,11 +46,6 @@ impl Footprint {
         let mut found = BTreeSet::new();
         let alive = |(pid, since): &Process| started(*pid) == Some(*since);
         found.extend(self.processes.iter().filter(|(p, _)| alive(p)).map(|((pid, _), line)| format!("{pid}: {line}")));
-        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().map(str::to_owned) else { continue };
-            let stays = namespaces(&pid).into_iter().filter(|n| self.namespaces.contains(n));
-            found.extend(stays.map(|n| format!("namespace {} of process {pid}", n.display())));
-        }
         let data = self.data.display().to_string();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let ours = |line: &&str| {
@@ -96,9 +92,8 @@ fn stat(pid: u32) -> Option<(u32, u64, char)> {
     Some((words.get(1)?.parse().ok()?, words.get(19)?.parse().ok()?, words.first()?.chars().next()?))
 }
 
-fn namespaces(process: &str) -> BTreeSet<PathBuf> {
-    let read = |kind: &&str| fs::read_link(format!("/proc/{process}/ns/{kind}")).ok();
-    ["pid", "mnt", "net"].iter().filter_map(read).collect()
+fn namespace(process: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{process}/ns/net")).ok()
 }
 
 /// The interface that leads to an address.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod class;
+pub mod disk;
 pub mod footprint;
 pub mod http;
 pub mod image;

@@ -92,11 +92,21 @@ impl Node {
 
     /// Starts the node again on the same data.
     pub fn up(&mut self) {
+        self.up_with(&["--empty"]);
+    }
+
+    /// The same, letting it make what it makes on a first start.
+    pub fn first_start(&mut self) {
+        self.up_with(&["--workers", "1"]);
+    }
+
+    fn up_with(&mut self, flags: &[&str]) {
         let ready = self.dir.path().join("ready");
         let _ = std::fs::remove_file(&ready);
         let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("a log file");
         let mut child = Command::new(binary("ate"))
-            .args(["up", "--listen", "127.0.0.1:0", "--router-listen", "127.0.0.1:0", "--empty"])
+            .args(["up", "--listen", "127.0.0.1:0", "--router-listen", "127.0.0.1:0"])
+            .args(flags)
             .arg("--data-dir")
             .arg(self.data())
             .arg("--ready-file")

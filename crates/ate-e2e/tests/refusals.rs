@@ -118,6 +118,25 @@ fn a_class_without_a_driver_is_refused() {
 }
 
 #[test]
+fn a_class_that_is_no_sandbox_is_nobodys_default() {
+    let mut node = Node::start();
+    let config =
+        "apiVersion: ate.dev/v1alpha1\nkind: SandboxConfig\nmetadata: {name: open}\nspec: {sandboxClass: process";
+    assert!(node.apply(&format!("{config}, default: true}}\n")).refused().contains("NOT_A_SANDBOX"));
+    let space = "apiVersion: ate.dev/v1alpha1\nkind: Atespace\nmetadata: {name: default}\nspec: {defaultSandboxClass: process}\n";
+    assert!(node.apply(space).refused().contains("NOT_A_SANDBOX"));
+    node.stop();
+    // All that it needs is on this machine, and still a first start leaves it out.
+    node.first_start();
+    assert!(node.log_text().contains("class process is no sandbox"), "{}", node.log_text());
+    assert!(node.list("sandboxconfigs").iter().all(|c| c["spec"]["sandboxClass"] != "process"));
+
+    node.apply(&format!("{config}}}\n")).ok();
+    let told = node.ate(&["describe", "sandboxconfig", "open"]).ok();
+    assert!(told.contains("NotASandbox"), "{told}");
+}
+
+#[test]
 fn unknown_actors_are_404_and_a_full_house_is_503() {
     let node = Node::with_pool(1);
     assert_eq!(node.request("nobody", "/").status, 404);

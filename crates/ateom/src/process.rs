@@ -263,8 +263,11 @@ const DRAIN: Duration = Duration::from_millis(100);
 /// After this the list of processes is read anew.
 const KILL_ROUND: Duration = Duration::from_millis(20);
 
-/// Every process visible here but PID 1.
+/// Every process of the namespace we are PID 1 of, but ourselves. None if we are not: then they are not ours to signal.
 fn others() -> Vec<Pid> {
+    if !rustix::process::getpid().is_init() {
+        return Vec::new();
+    }
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|&pid| pid > 1).filter_map(Pid::from_raw).collect()

@@ -7,6 +7,7 @@
 //! | `/readyz` | 200 |
 //! | `/about` | arguments, working directory, user and environment, one per line |
 //! | `/file` | GET: contents of `$DATA_DIR/file`; PUT or POST: writes them |
+//! | `/grow/MB` | writes so much that does not compress to `$DATA_DIR/large` |
 //! | `/fill/MB` | holds so much memory from now on, in place of what it held |
 //! | `/sum` | a checksum over the memory it holds |
 //! | `/random` | 16 bytes of the kernel's random numbers, in hex |
@@ -133,6 +134,12 @@ fn checksum(bytes: &[u8]) -> u64 {
     })
 }
 
+fn grow(megabytes: usize, data_dir: &str) -> io::Result<()> {
+    fs::create_dir_all(data_dir)?;
+    let mut random = fs::File::open("/dev/urandom")?.take((megabytes as u64) << 20);
+    io::copy(&mut random, &mut fs::File::create(format!("{data_dir}/large"))?).map(drop)
+}
+
 fn random() -> io::Result<[u8; 16]> {
     let mut bytes = [0; 16];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
@@ -206,6 +213,12 @@ fn answer(request: &Request, state: &State) -> (&'static str, Vec<u8>) {
     if let Some(code) = path.strip_prefix("/exit") {
         println!("asked to end");
         std::process::exit(code.trim_start_matches('/').parse().unwrap_or(0));
+    }
+    if let Some(megabytes) = path.strip_prefix("/grow/").and_then(|mb| mb.parse().ok()) {
+        return match grow(megabytes, &state.data_dir) {
+            Ok(()) => ok("written\n".to_owned()),
+            Err(e) => ("500 Internal Server Error", format!("cannot grow: {e}\n").into_bytes()),
+        };
     }
     if let Some(megabytes) = path.strip_prefix("/fill/").and_then(|mb| mb.parse().ok()) {
         let new = heap(megabytes, state.boot);
