@@ -1,7 +1,8 @@
 //! `collect`: from what a distribution ships to the assets of the class.
 //!
 //! Reads a directory laid out as packages are: one that `dpkg -x` filled, or `/` where they are installed. Makes the
-//! same bytes from the same packages, wherever and whenever, so that an asset's digest says what is in it.
+//! same bytes from the same packages and guest agent, wherever and whenever, so that an asset's digest says what is
+//! in it.
 
 pub(crate) mod cpio;
 mod elf;
