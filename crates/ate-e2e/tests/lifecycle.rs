@@ -473,6 +473,7 @@ macro_rules! suite {
 suite! {
     classes: {
         gvisor: ate_e2e::kit::GVISOR,
+        microvm: ate_e2e::kit::MICROVM,
         process: ate_e2e::kit::PROCESS,
     }
     promises: {
