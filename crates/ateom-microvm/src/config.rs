@@ -58,7 +58,7 @@ impl Default for Config {
             vmm: Vmm::default(),
             machine: Machine::default(),
             accelerator: Accelerator::default(),
-            memory_mib: 128,
+            memory_mib: 256,
             cpus: 1,
             cpu: "qemu64".to_owned(),
             kernel_args: String::new(),
