@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use ate_api::ateapi::{ActorRef, SuspendActorRequest, control_client::ControlClient};
+use ate_api::ateapi::{ActorRef, ResumeActorRequest, SuspendActorRequest, control_client::ControlClient};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, client::conn::http1::SendRequest};
@@ -59,6 +59,15 @@ impl Api {
     pub(crate) async fn suspend(&mut self, actor: &str) -> anyhow::Result<f64> {
         let began = Instant::now();
         self.0.suspend_actor(SuspendActorRequest { actor_ref: Some(reference(actor)) }).await?;
+        Ok(began.elapsed().as_secs_f64() * 1000.0)
+    }
+}
+
+impl Api {
+    /// Milliseconds of a start from the images, whatever the actor had in memory.
+    pub(crate) async fn boot(&mut self, actor: &str) -> anyhow::Result<f64> {
+        let began = Instant::now();
+        self.0.resume_actor(ResumeActorRequest { actor_ref: Some(reference(actor)), boot: true }).await?;
         Ok(began.elapsed().as_secs_f64() * 1000.0)
     }
 }

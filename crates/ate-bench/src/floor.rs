@@ -21,9 +21,9 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::json;
 
 /// Address inside the sandbox; the same private link every actor has.
-const INSIDE: &str = "169.254.17.2";
-const OUTSIDE: &str = "169.254.17.1";
-const MAC_INSIDE: &str = "02:00:00:00:00:02";
+pub(crate) const INSIDE: &str = "169.254.17.2";
+pub(crate) const OUTSIDE: &str = "169.254.17.1";
+pub(crate) const MAC_INSIDE: &str = "02:00:00:00:00:02";
 /// A restore that takes longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -35,18 +35,15 @@ pub(crate) struct Floor {
 }
 
 impl Floor {
-    /// `app` is the static actor program, `heap_mb` what it touches before it is ready.
-    pub(crate) fn start(runsc: &Path, app: &Path, heap_mb: u32, dir: &Path) -> anyhow::Result<Self> {
+    /// Starts this program again as the helper `args`, in a network and mount namespace of its own.
+    pub(crate) fn start<A: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = A>) -> anyhow::Result<Self> {
         let me = std::env::current_exe()?;
         let mut child = Command::new("unshare")
             .args(["--mount", "--net", "--propagation", "private", "sh", "-ec"])
             .arg("mount -t tmpfs -o ro tmpfs /proc/sys/net; mount -t tmpfs tmpfs /run; exec \"$@\"")
             .arg("floor")
             .arg(me)
-            .arg("floor-helper")
-            .args([runsc.as_os_str(), app.as_os_str()])
-            .arg(heap_mb.to_string())
-            .arg(dir)
+            .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -58,7 +55,7 @@ impl Floor {
         Ok(floor)
     }
 
-    /// Milliseconds from the first runsc command to the first HTTP 200.
+    /// Milliseconds from the first command to the first HTTP 200.
     pub(crate) fn sample(&mut self) -> anyhow::Result<f64> {
         writeln!(self.ask, "sample")?;
         self.line()?.parse().context("the floor helper failed; its message is above")
@@ -207,7 +204,7 @@ impl Hand {
 }
 
 /// A new socket for each attempt: one that was refused or timed out early would wait a second for its retry.
-fn wait_for_200() -> anyhow::Result<()> {
+pub(crate) fn wait_for_200() -> anyhow::Result<()> {
     let address: SocketAddr = format!("{INSIDE}:80").parse()?;
     let began = Instant::now();
     while began.elapsed() < PATIENCE {

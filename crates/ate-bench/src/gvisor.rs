@@ -24,7 +24,14 @@ pub(crate) async fn run(samples: usize) -> anyhow::Result<Vec<Figure>> {
 
     let dir = tempfile::tempdir()?;
     let app = ate_e2e::counter_program();
-    let mut floor = Floor::start(&runsc(RUNSC_A), &app, HEAP_MB, dir.path())?;
+    let heap_mb = HEAP_MB.to_string();
+    let mut floor = Floor::start([
+        "floor-helper".as_ref(),
+        runsc(RUNSC_A).as_os_str(),
+        app.as_os_str(),
+        heap_mb.as_ref(),
+        dir.path().as_os_str(),
+    ])?;
     let mut api = Api::connect(node.api()).await?;
 
     let (mut floors, mut wakes, mut suspends) = (Samples::default(), Samples::default(), Samples::default());

@@ -7,6 +7,8 @@ mod client;
 mod control;
 mod floor;
 mod gvisor;
+mod microvm;
+mod microvm_floor;
 mod report;
 mod router;
 
@@ -25,7 +27,7 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Only these groups
-    #[arg(value_parser = ["gvisor", "router", "control"])]
+    #[arg(value_parser = ["gvisor", "microvm", "router", "control"])]
     names: Vec<String>,
     #[command(subcommand)]
     helper: Option<Helper>,
@@ -36,12 +38,19 @@ enum Helper {
     /// Serves one floor sample per line on stdin; started by the benchmark itself
     #[command(hide = true)]
     FloorHelper { runsc: PathBuf, app: PathBuf, heap_mb: u32, dir: PathBuf },
+    /// The same for machines
+    #[command(hide = true)]
+    MachineFloorHelper { vmm: PathBuf, snapshot: PathBuf, image: PathBuf, memory_mib: u32, dir: PathBuf },
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    if let Some(Helper::FloorHelper { runsc, app, heap_mb, dir }) = args.helper {
-        return floor::helper(&runsc, &app, heap_mb, &dir);
+    match args.helper {
+        None => {}
+        Some(Helper::FloorHelper { runsc, app, heap_mb, dir }) => return floor::helper(&runsc, &app, heap_mb, &dir),
+        Some(Helper::MachineFloorHelper { vmm, snapshot, image, memory_mib, dir }) => {
+            return microvm_floor::helper(&microvm_floor::Files { vmm, snapshot, image, memory_mib }, &dir);
+        }
     }
     let samples = if args.quick { 10 } else { 30 };
     let wanted = |name: &str| args.names.is_empty() || args.names.iter().any(|n| n == name);
@@ -50,6 +59,10 @@ fn main() -> anyhow::Result<()> {
     if wanted("gvisor") {
         eprintln!("waking and suspending, {samples} times beside the floor …");
         figures.extend(runtime.block_on(gvisor::run(samples))?);
+    }
+    if wanted("microvm") {
+        eprintln!("the same with machines, {samples} times beside the floor, and ten machines at once …");
+        figures.extend(runtime.block_on(microvm::run(samples))?);
     }
     if wanted("router") {
         eprintln!("through the router and directly, {samples} times …");
