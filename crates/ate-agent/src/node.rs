@@ -61,7 +61,7 @@ pub trait NodeAgent: Send + Sync + 'static {
 
     /// The stored bytes of a manifest, digest verified.
     async fn manifest(&self, snapshot: &SnapshotRef) -> Result<Vec<u8>, Error>;
-    /// Removes a snapshot from object storage and from the node. Absent is fine.
+    /// Removes a snapshot from object storage and from the node. Absent is fine. Nothing may rest on it any more.
     async fn delete_snapshot(&self, snapshot: &SnapshotRef) -> Result<(), Error>;
     /// Removes from the node whatever is not in the set and was not written in the last minutes.
     async fn collect(&self, live: LiveSet) -> Result<(), Error>;

@@ -55,6 +55,10 @@ pub struct PrepareKey {
     pub template_uid: Uid,
     /// Digest over class, config and assets.
     pub sandbox: Digest,
+    /// Manifest of the snapshot that new actors begin with.
+    pub snapshot: Option<Digest>,
+    /// That snapshot is restored ahead, for one new actor.
+    pub standby: bool,
 }
 
 /// Something that happened on the node without being asked for.
@@ -129,7 +133,11 @@ pub enum Source {
     /// From the images.
     Boot,
     /// From a committed snapshot. With `Scope::Data`: from the images, with the durable directories in place.
-    Snapshot(SnapshotRef),
+    Snapshot {
+        snapshot: SnapshotRef,
+        /// What it rests on, as recorded when it was committed; the node refuses a manifest that says otherwise.
+        base: Option<SnapshotRef>,
+    },
 }
 
 /// A committed snapshot, as the control plane recorded it.
@@ -168,6 +176,9 @@ pub struct Capture {
     pub generation: u64,
     pub scope: Scope,
     pub parent: Option<Digest>,
+    /// Stays available for as long as the snapshot is, so that the snapshot may hold only what differs from it. It is
+    /// what the activation was restored from, or that one's base. None: the snapshot must be whole.
+    pub base: Option<SnapshotRef>,
     pub target: CaptureTarget,
     pub timeout: Duration,
 }
@@ -189,6 +200,8 @@ pub struct Captured {
     /// Sum of its files.
     pub size: u64,
     pub location: SnapshotLocation,
+    /// It rests on [`Capture::base`].
+    pub needs_base: bool,
 }
 
 /// Start a sandbox ahead on an idle worker.
@@ -197,8 +210,10 @@ pub struct Prepare {
     pub worker: WorkerId,
     pub template: Template,
     pub sandbox: SandboxRef,
-    /// Copy this snapshot onto the node as well, off the clock.
+    /// What new actors of the template begin with, made under this sandbox; copied onto the node, off the clock.
     pub snapshot: Option<SnapshotRef>,
+    /// A new actor is likely to come: restore the snapshot ahead, if the class can.
+    pub standby: bool,
 }
 
 /// What binaries can do under a configuration.

@@ -57,6 +57,7 @@ impl Control {
             turns: Arc::new(Turns::default()),
             live: Default::default(),
             recent: Mutex::default(),
+            demand: Mutex::default(),
             assets: Mutex::default(),
             asset_changes: broadcast::channel(ASSET_CHANGES).0,
             garbage: Default::default(),

@@ -19,7 +19,7 @@ use crate::{
     catalog::Catalog,
     db::Db,
     options::Options,
-    policy::prepare::Recent,
+    policy::{demand::Demand, prepare::Recent},
     reconcile::garbage::Fresh,
     scheduler::{Scheduler, Stage},
     traffic::Traffic,
@@ -49,6 +49,8 @@ pub(crate) struct Core {
     pub(crate) turns: Arc<Turns>,
     pub(crate) live: Live,
     pub(crate) recent: Mutex<Recent>,
+    /// Templates of which new actors are expected.
+    pub(crate) demand: Mutex<Demand>,
     /// Last word of the node on each asset.
     pub(crate) assets: Mutex<HashMap<Digest, AssetReport>>,
     pub(crate) asset_changes: broadcast::Sender<AssetReport>,

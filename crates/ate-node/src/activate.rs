@@ -10,14 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ate_agent::{Activate, Activated, Prepare, PrepareKey, SnapshotLocation, SnapshotRef, Source, Template};
+use ate_agent::{Activate, Activated, Prepare, PrepareKey, Source, Template};
 use ate_api::{Error, Reason, id::Digest, resource::template::Scope};
+use ate_sandbox::ImageFormat;
 use ate_snapshot::LocalSnapshot;
 use ateom::driver as pb;
 
 use crate::{
     node::Inner,
     pins::Use,
+    restore::Restored,
     workers::{Command, Seat, Start},
     workload::{Part, assemble, image_digest, manifest_images},
 };
@@ -25,7 +27,7 @@ use crate::{
 /// Workloads that are kept assembled; a template has one, each a few kilobytes.
 const KEPT: usize = 4096;
 
-/// Assembled workloads by template and images.
+/// Assembled workloads by template, form of images, and images.
 #[derive(Default)]
 pub(crate) struct Plans(Mutex<HashMap<Digest, Arc<pb::Workload>>>);
 
@@ -60,10 +62,14 @@ impl Inner {
         let mut steps = Steps { last: begun, us: BTreeMap::new() };
         let Activate { worker, actor, activation, template, sandbox, source, timeout } = activate;
         self.fence.admit(&actor.uid, activation)?;
-        self.pins.pin(&worker, Use::Active, &template, &sandbox);
+        let (snapshot, base) = match &source {
+            Source::Boot => (None, None),
+            Source::Snapshot { snapshot, base } => (Some(snapshot), base.as_ref()),
+        };
+        self.pins.pin(&worker, Use::Active, &template, &sandbox, snapshot.into_iter().chain(base));
         let verified = self.context.verified.ensure(&sandbox).await?;
         steps.mark("node.assets");
-        let workload = self.workload(&template).await?;
+        let workload = self.workload(&template, &sandbox.class).await?;
         steps.mark("node.images");
 
         let log_dir = self.log_dir(&actor.uid);
@@ -89,10 +95,11 @@ impl Inner {
             actor,
             activation,
             sandbox,
+            base: base.or(snapshot.filter(|s| s.scope == Scope::Full)).map(|s| s.manifest.clone()),
         });
-        let snapshot = match &source {
-            Source::Boot => None,
-            Source::Snapshot(snapshot) => Some((snapshot.scope, self.matching_snapshot(snapshot, &seat).await?)),
+        let restored = match snapshot {
+            None => None,
+            Some(snapshot) => Some((snapshot.scope, self.restored(snapshot, base, &seat).await?)),
         };
         steps.mark("node.snapshot");
 
@@ -100,14 +107,13 @@ impl Inner {
         let left = timeout.saturating_sub(begun.elapsed()).mul_f64(0.95).max(Duration::from_millis(1));
         about.timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
         let (sandbox, workload) = (Some(verified), Some((*workload).clone()));
-        let start = match snapshot {
-            Some((Scope::Full, snapshot)) => {
-                let digest = snapshot.digest.to_string();
-                let snapshot = Some(pb::Snapshot { digest, dir: path(snapshot.files_dir()) });
+        let start = match restored {
+            Some((Scope::Full, Restored { snapshot, base })) => {
+                let (snapshot, base) = (Some(for_herder(&snapshot)), base.as_ref().map(for_herder));
                 let activation = Some(about);
-                Start::Restore(Box::new(pb::RestoreRequest { activation, sandbox, workload, snapshot, base: None }))
+                Start::Restore(Box::new(pb::RestoreRequest { activation, sandbox, workload, snapshot, base }))
             }
-            Some((Scope::Data, snapshot)) => {
+            Some((Scope::Data, Restored { snapshot, .. })) => {
                 about.data_archive = data_archive(&snapshot)?;
                 Start::Run(Box::new(pb::RunRequest { activation: Some(about), sandbox, workload }))
             }
@@ -121,74 +127,42 @@ impl Inner {
     }
 
     pub(crate) async fn prepare(&self, prepare: Prepare) -> Result<(), Error> {
-        let Prepare { worker, template, sandbox, snapshot } = prepare;
-        self.pins.pin(&worker, Use::Prepared, &template, &sandbox);
-        let key = PrepareKey { template_uid: template.uid.clone(), sandbox: sandbox.key() };
-        let verified = self.context.verified.ensure(&sandbox).await?;
-        let workload = self.workload(&template).await?;
-        if let Some(snapshot) = &snapshot {
-            self.snapshot(snapshot).await?;
-        }
-        let request = pb::PrepareRequest {
-            sandbox: Some(verified),
-            workload: Some((*workload).clone()),
-            snapshot: None,
-            standby: false,
+        let Prepare { worker, template, sandbox, snapshot, standby } = prepare;
+        self.pins.pin(&worker, Use::Prepared, &template, &sandbox, &snapshot);
+        let key = PrepareKey {
+            template_uid: template.uid.clone(),
+            sandbox: sandbox.key(),
+            snapshot: snapshot.as_ref().map(|s| s.manifest.clone()),
+            standby,
         };
+        let verified = self.context.verified.ensure(&sandbox).await?;
+        let workload = self.workload(&template, &sandbox.class).await?;
+        let snapshot = match &snapshot {
+            None => None,
+            Some(snapshot) => Some(for_herder(&self.beginning(snapshot, &template, &sandbox).await?)),
+        };
+        let request =
+            pb::PrepareRequest { sandbox: Some(verified), workload: Some((*workload).clone()), snapshot, standby };
         self.workers.ask(&worker, |reply| Command::Prepare { key, request: Box::new(request), reply }).await
     }
 
-    /// The node's verified copy; fetched if it is not here.
-    pub(crate) async fn snapshot(&self, snapshot: &SnapshotRef) -> Result<LocalSnapshot, Error> {
-        Ok(match &snapshot.location {
-            SnapshotLocation::Local => self.local.get(&snapshot.manifest).await?,
-            SnapshotLocation::External { prefix } => {
-                self.repository.fetch(&prefix.parse()?, &snapshot.manifest, &self.local).await?
-            }
-        })
-    }
-
-    /// The snapshot, if it may be restored here, under these binaries, for this actor.
-    async fn matching_snapshot(&self, snapshot: &SnapshotRef, seat: &Seat) -> Result<LocalSnapshot, Error> {
-        // All that can be refused is refused before anything large is fetched.
-        let check = |m: &ate_snapshot::Manifest| -> Result<(), Error> {
-            m.check_platform(&self.context.platform)?;
-            m.check_sandbox(&seat.sandbox)?;
-            m.check_owner(&seat.actor.uid, &seat.template_uid, &seat.spec_digest)?;
-            if m.scope != snapshot.scope {
-                let message = format!("the manifest's scope is {:?}, recorded is {:?}", m.scope, snapshot.scope);
-                return Err(Error::new(Reason::ManifestInvalid, message));
-            }
-            if m.scope == Scope::Full && m.images != seat.images {
-                let message = "the snapshot was made from other images than the template's";
-                return Err(Error::new(Reason::ManifestInvalid, message));
-            }
-            Ok(())
-        };
-        let object = || format!("snapshot/{}", snapshot.manifest.short());
-        if let SnapshotLocation::External { prefix } = &snapshot.location {
-            match self.local.get(&snapshot.manifest).await {
-                Ok(found) => return check(&found.manifest).map(|()| found).map_err(|e| e.on(object())),
-                Err(_) => {
-                    let (manifest, _) = self.repository.read_manifest(&prefix.parse()?, &snapshot.manifest).await?;
-                    check(&manifest).map_err(|e| e.on(object()))?;
-                }
-            }
-        }
-        let found = self.snapshot(snapshot).await.map_err(|e| e.on(object()))?;
-        check(&found.manifest).map_err(|e| e.on(object()))?;
-        Ok(found)
-    }
-
-    /// The template's workload, from memory when nothing changed. Every image is made sure of.
-    async fn workload(&self, template: &Template) -> Result<Arc<pb::Workload>, Error> {
+    /// The template's workload as the class takes it, from memory when nothing changed. Every image is made sure of;
+    /// the first call for a class may take long, and comes when the template's golden snapshot is made.
+    async fn workload(&self, template: &Template, class: &str) -> Result<Arc<pb::Workload>, Error> {
+        let format = self.classes.get(class)?.descriptor.image_format;
         let mut parts = Vec::with_capacity(template.spec.containers.len());
-        let mut text = format!("{}\0{}", template.uid, template.spec_digest);
+        let mut text = format!("{}\0{}\0{format:?}", template.uid, template.spec_digest);
         for container in &template.spec.containers {
             let image = self.images.ensure(&container.image, image_digest(template, container)?).await?;
-            text.push('\0');
-            text.push_str(image.digest.as_str());
-            parts.push(Part { container, image });
+            let file = match format {
+                ImageFormat::Layers => None,
+                ImageFormat::Erofs => Some(self.images.as_file(&image).await?),
+            };
+            for digest in [Some(&image.digest), file.as_ref().map(|f| &f.sha256)].into_iter().flatten() {
+                text.push('\0');
+                text.push_str(digest.as_str());
+            }
+            parts.push(Part { container, image, file });
         }
         let key = Digest::of(text.as_bytes());
         if let Some(known) = self.plans.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
@@ -214,6 +188,10 @@ fn data_archive(snapshot: &LocalSnapshot) -> Result<String, Error> {
             Err(Error::new(Reason::ManifestInvalid, message))
         }
     }
+}
+
+fn for_herder(snapshot: &LocalSnapshot) -> pb::Snapshot {
+    pb::Snapshot { digest: snapshot.digest.to_string(), dir: path(snapshot.files_dir()) }
 }
 
 fn make_log_dir(dir: &Path) -> Result<(), Error> {

@@ -113,8 +113,8 @@ impl Inner {
         let assets = live.assets.into_iter().chain(in_use.iter().cloned()).chain(pool_assets).collect();
         let removed = self.assets.collect(&assets, MIN_AGE).await?;
         self.context.verified.forget(&removed);
-        self.images.collect(&live.images.into_iter().chain(in_use).collect(), MIN_AGE).await?;
-        self.local.collect(&live.manifests.into_iter().collect(), MIN_AGE).await?;
+        self.images.collect(&live.images.into_iter().chain(in_use.iter().cloned()).collect(), MIN_AGE).await?;
+        self.local.collect(&live.manifests.into_iter().chain(in_use).collect(), MIN_AGE).await?;
         let actors: HashSet<Uid> = live.actors.into_iter().collect();
         self.fence.retain(&actors);
         let logs = self.logs.clone();

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ate_agent::{Capture, CaptureTarget, Captured, SnapshotLocation};
+use ate_agent::{Capture, CaptureTarget, Captured, SnapshotLocation, SnapshotRef};
 use ate_api::{
     Error, Reason,
     id::{Activation, Digest, Uid, WorkerId},
@@ -100,6 +100,8 @@ impl Inner {
                 Some(self.repository.prefix(location, uid, generation, capture.activation)?)
             }
         };
+        let base = capture.base.as_ref().filter(|b| seat.base.as_ref() == Some(&b.manifest));
+        let base = base.filter(|_| capture.scope == Scope::Full);
         let mut staging = self.local.staging().await?;
         let request = pb::CheckpointRequest {
             activation: capture.activation.0,
@@ -109,13 +111,14 @@ impl Inner {
                 Scope::Data => pb::Scope::Data,
             }
             .into(),
-            may_need_base: false,
+            may_need_base: base.is_some(),
         };
-        let files = client.checkpoint(request, capture.timeout).await?.files;
+        let pb::CheckpointResponse { files, needs_base } = client.checkpoint(request, capture.timeout).await?;
+        let base = used(base, needs_base)?;
         let files: Vec<DriverFile> =
             files.into_iter().map(|f| DriverFile { name: f.name, media_type: f.media_type }).collect();
         let files = staging.seal(&files, prefix.as_ref().and_then(Prefix::encoding)).await?;
-        let manifest = self.manifest_of(capture, seat, driver.clone(), versions, files);
+        let manifest = self.manifest_of(capture, seat, base, driver.clone(), versions, files);
         made.local = Some(manifest.digest());
         let snapshot = self.local.adopt(staging, &manifest).await?;
         let location = match prefix {
@@ -135,6 +138,7 @@ impl Inner {
             manifest_json: snapshot.manifest_bytes().to_vec(),
             size: snapshot.manifest.total_size(),
             location,
+            needs_base,
         })
     }
 
@@ -142,6 +146,7 @@ impl Inner {
         &self,
         capture: &Capture,
         seat: &Seat,
+        base: Option<&SnapshotRef>,
         driver: Driver,
         versions: std::collections::BTreeMap<String, String>,
         files: Vec<manifest::File>,
@@ -165,6 +170,13 @@ impl Inner {
                 spec_digest: seat.spec_digest.clone(),
             },
             parent: capture.parent.clone(),
+            base: base.map(|base| manifest::Base {
+                manifest: base.manifest.clone(),
+                location: match &base.location {
+                    SnapshotLocation::Local => None,
+                    SnapshotLocation::External { prefix } => Some(prefix.clone()),
+                },
+            }),
             platform: (*self.context.platform).clone(),
             sandbox: SandboxInfo { sandbox: seat.sandbox.clone(), driver, versions },
             images: seat.images.clone(),
@@ -223,5 +235,29 @@ impl Inner {
             tokio::time::sleep(DISCARD_PAUSE).await;
         }
         tracing::warn!("void snapshot {prefix} stays");
+    }
+}
+
+/// What a snapshot rests on, of what was offered.
+fn used(offered: Option<&SnapshotRef>, needs_base: bool) -> Result<Option<&SnapshotRef>, Error> {
+    if needs_base && offered.is_none() {
+        let message = "the herder wrote a snapshot that rests on another, which is not kept for it";
+        return Err(Error::new(Reason::SandboxFailed, message));
+    }
+    Ok(offered.filter(|_| needs_base))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_herder_that_wants_a_base_it_was_not_offered_is_refused() {
+        let (manifest, location) = (Digest::of(b"base"), SnapshotLocation::Local);
+        let base = SnapshotRef { manifest, scope: Scope::Full, location };
+        assert_eq!(used(None, true).unwrap_err().reason, Reason::SandboxFailed);
+        assert_eq!(used(None, false).unwrap(), None);
+        assert_eq!(used(Some(&base), false).unwrap(), None);
+        assert_eq!(used(Some(&base), true).unwrap(), Some(&base));
     }
 }

@@ -5,7 +5,7 @@
 //! * [`assets`], [`images`]: what actors are made of, fetched once and verified.
 //! * `workers`: pools, herder processes and the state machine of each worker.
 //! * [`network`]: how workers are reached and what they reach.
-//! * `activate`, `capture`: an actor onto a worker, and a snapshot of it off again.
+//! * `activate`, `restore`, `capture`: an actor onto a worker, and a snapshot of it off again.
 #![forbid(unsafe_code)]
 
 pub mod assets;
@@ -24,6 +24,7 @@ mod node;
 mod pins;
 mod platform;
 mod probe;
+mod restore;
 mod unpack;
 mod workers;
 mod workload;

@@ -1,11 +1,17 @@
 //! The node: its parts, how they start and how they end.
 
-use std::{fs, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use ate_api::{
     Error, Reason,
     id::{Digest, Uid},
 };
+use ate_sandbox::Registry;
 use ate_snapshot::{LocalSnapshots, Repository};
 use tokio::sync::broadcast;
 
@@ -47,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) name: String,
     pub(crate) logs: PathBuf,
     pub(crate) context: Context,
+    /// What the herders say of themselves.
+    pub(crate) classes: Registry,
     pub(crate) workers: Workers,
     pub(crate) assets: AssetCache,
     pub(crate) images: ImageCache,
@@ -83,6 +91,7 @@ impl Node {
         let lock = lock(&root.join("lock"))?;
         let herder_dir = &options.herder_dir;
         let programs = herder_dir.canonicalize().map_err(|e| io(format!("use {}", herder_dir.display()), &e))?;
+        let classes = classes(&programs).await?;
         let (workers, logs) = (root.join("workers"), root.join("logs"));
 
         let mark = Digest::of(root.as_os_str().as_encoded_bytes());
@@ -114,6 +123,7 @@ impl Node {
             logs,
             workers: Workers::new(context.clone()),
             context,
+            classes,
             assets,
             images: ImageCache::open(root.join("images")).await?,
             local: LocalSnapshots::open(root.join("snapshots")).await?,
@@ -151,7 +161,19 @@ impl Inner {
     }
 }
 
-fn lock(path: &std::path::Path) -> Result<fs::File, Error> {
+/// The herders there are. One that does not describe itself is as good as none: its class cannot run.
+async fn classes(programs: &Path) -> Result<Registry, Error> {
+    let directories = [programs.to_owned()];
+    let discover = move || Registry::discover(&directories, ateom::CONTRACT_VERSION);
+    let discovered = tokio::task::spawn_blocking(discover).await.map_err(std::io::Error::other);
+    let (classes, errors) = discovered.map_err(|e| io("ask the herders", &e))?;
+    for e in errors {
+        tracing::warn!("a herder is left out: {e}");
+    }
+    Ok(classes)
+}
+
+fn lock(path: &Path) -> Result<fs::File, Error> {
     let file = fs::File::create(path).map_err(|e| io(format!("create {}", path.display()), &e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

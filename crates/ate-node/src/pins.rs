@@ -5,11 +5,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use ate_agent::Template;
+use ate_agent::{SnapshotRef, Template};
 use ate_api::id::{Digest, WorkerId};
 use ate_sandbox::SandboxRef;
 
-/// Assets and images by worker: of its last preparation and of its last activation, which its sandbox may still use.
+/// Assets, images and snapshots by worker: of its last preparation and of its last activation, which its sandbox may still use.
 #[derive(Default)]
 pub(crate) struct Pins(Mutex<HashMap<(WorkerId, Use), Vec<Digest>>>);
 
@@ -21,9 +21,17 @@ pub(crate) enum Use {
 
 impl Pins {
     /// Before anything is ensured for the worker, so that nothing can be collected in between.
-    pub(crate) fn pin(&self, worker: &WorkerId, r#use: Use, template: &Template, sandbox: &SandboxRef) {
+    pub(crate) fn pin<'a>(
+        &self,
+        worker: &WorkerId,
+        r#use: Use,
+        template: &Template,
+        sandbox: &SandboxRef,
+        snapshots: impl IntoIterator<Item = &'a SnapshotRef>,
+    ) {
         let assets = sandbox.assets.iter().map(|a| &a.sha256);
-        let digests = template.images.values().chain(assets).cloned().collect();
+        let snapshots = snapshots.into_iter().map(|s| &s.manifest);
+        let digests = template.images.values().chain(assets).chain(snapshots).cloned().collect();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((worker.clone(), r#use), digests);
     }
 
@@ -32,5 +40,43 @@ impl Pins {
         let mut pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         pins.retain(|(worker, _), _| exists(worker));
         pins.values().flatten().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ate_agent::SnapshotLocation;
+    use ate_api::{id::ObjectName, resource::template::Scope};
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_and_its_base_are_in_use_until_their_worker_goes_or_starts_from_others() {
+        let template: Template = Template {
+            name: ObjectName::new("default", "t"),
+            uid: ate_api::id::Uid::generate(),
+            spec_digest: Digest::of(b"spec"),
+            spec: serde_json::from_str(r#"{"containers": [], "snapshotsConfig": {"location": "default"}}"#).unwrap(),
+            images: Default::default(),
+        };
+        let sandbox: SandboxRef = serde_json::from_value(serde_json::json!({
+            "class": "c",
+            "config": {"name": "c", "revision": 1, "digest": Digest::of(b"{}"), "values": {}},
+            "assets": [],
+        }))
+        .unwrap();
+        let snapshot = |name: &str| SnapshotRef {
+            manifest: Digest::of(name.as_bytes()),
+            scope: Scope::Full,
+            location: SnapshotLocation::Local,
+        };
+        let (pins, worker) = (Pins::default(), WorkerId("w".into()));
+        let (own, base) = (snapshot("own"), snapshot("base"));
+        pins.pin(&worker, Use::Prepared, &template, &sandbox, Some(&base));
+        pins.pin(&worker, Use::Active, &template, &sandbox, [&own, &base]);
+        assert_eq!(pins.all(|_| true), HashSet::from([own.manifest, base.manifest.clone()]));
+        pins.pin(&worker, Use::Active, &template, &sandbox, None);
+        assert_eq!(pins.all(|_| true), HashSet::from([base.manifest]));
+        assert_eq!(pins.all(|_| false), HashSet::new());
     }
 }

@@ -15,7 +15,7 @@ use ate_snapshot::manifest;
 use ateom::driver as pb;
 use prost::Message;
 
-use crate::images::{Image, ImageConfig, User};
+use crate::images::{Image, ImageConfig, ImageFile, User};
 
 /// What a program finds when its image says nothing, as other container runtimes have it.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -24,6 +24,8 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 pub(crate) struct Part<'a> {
     pub(crate) container: &'a Container,
     pub(crate) image: Arc<Image>,
+    /// The image as one file, if the class takes it so; else as its layers.
+    pub(crate) file: Option<ImageFile>,
 }
 
 /// The digest a template's image was resolved to.
@@ -46,11 +48,18 @@ pub(crate) fn manifest_images(template: &Template) -> Result<Vec<manifest::Image
 /// Puts everything together. Reads user names from the images' files.
 pub(crate) async fn assemble(template: &Template, parts: &[Part<'_>]) -> Result<pb::Workload, Error> {
     let mut containers = Vec::with_capacity(parts.len());
-    for Part { container, image } in parts {
+    for Part { container, image, file } in parts {
         let user = image.user(&image.config.user).await.map_err(Error::from)?;
-        let layers = image.layers.iter().map(|l| l.to_string_lossy().into_owned()).collect();
-        let assembled = assemble_container(container, &image.config, &user, layers);
-        containers.push(assembled.map_err(|e| e.on(format!("template/{}", template.name)))?);
+        let assembled = assemble_container(container, &image.config, &user);
+        let mut assembled = assembled.map_err(|e| e.on(format!("template/{}", template.name)))?;
+        match file {
+            None => assembled.layers = image.layers.iter().map(|l| l.to_string_lossy().into_owned()).collect(),
+            Some(ImageFile { path, sha256 }) => {
+                let (path, sha256) = (path.to_string_lossy().into_owned(), sha256.to_string());
+                assembled.image = Some(pb::ImageFile { path, sha256 });
+            }
+        }
+        containers.push(assembled);
     }
     let durable = template.spec.volumes.iter().filter(|v| v.durable_dir.is_some());
     let volumes = durable.map(|v| pb::Volume { name: v.name.clone() }).collect();
@@ -61,12 +70,8 @@ pub(crate) async fn assemble(template: &Template, parts: &[Part<'_>]) -> Result<
     Ok(workload)
 }
 
-fn assemble_container(
-    container: &Container,
-    image: &ImageConfig,
-    user: &User,
-    layers: Vec<String>,
-) -> Result<pb::Container, Error> {
+/// All but the image itself.
+fn assemble_container(container: &Container, image: &ImageConfig, user: &User) -> Result<pb::Container, Error> {
     let args = match container.command.is_empty() {
         false => container.command.clone(),
         true => [image.entrypoint.clone(), image.cmd.clone()].concat(),
@@ -85,7 +90,7 @@ fn assemble_container(
     let mounts = container.volume_mounts.iter();
     Ok(pb::Container {
         name: container.name.clone(),
-        layers,
+        layers: Vec::new(),
         args,
         env: environment(image, &container.env, user).map_err(|e| e.on(format!("container/{}", container.name)))?,
         cwd: image.workdir.clone(),
@@ -178,21 +183,53 @@ mod tests {
 
     #[test]
     fn an_image_runs_its_entrypoint_with_its_command_in_its_directory_as_its_user() {
-        let c = assemble_container(&container(), &image(), &user(), vec!["/l".into()]).unwrap();
+        let c = assemble_container(&container(), &image(), &user()).unwrap();
         assert_eq!(c.args, ["/server", "--quiet"]);
         assert_eq!((c.cwd.as_str(), c.uid, c.gid, c.additional_gids), ("/srv", 7, 8, vec![9]));
+    }
+
+    #[tokio::test]
+    async fn an_image_reaches_the_herder_as_layers_or_as_one_file_and_never_as_both() {
+        let layer = tempfile::tempdir().unwrap();
+        let template = Template {
+            name: ate_api::id::ObjectName::new("default", "t"),
+            uid: ate_api::id::Uid::generate(),
+            spec_digest: Digest::of(b"spec"),
+            spec: serde_json::from_str(r#"{"containers": [], "snapshotsConfig": {"location": "default"}}"#).unwrap(),
+            images: Default::default(),
+        };
+        let config = ImageConfig { user: String::new(), ..image() };
+        let layers = vec![layer.path().to_owned()];
+        let image = Arc::new(Image { digest: Digest::of(b"image"), layers, config });
+        let container = container();
+        let assembled = async |file: Option<ImageFile>| {
+            let part = Part { container: &container, image: image.clone(), file };
+            assemble(&template, &[part]).await.unwrap()
+        };
+        let as_layers = assembled(None).await;
+        assert_eq!(as_layers.containers[0].layers, [layer.path().to_string_lossy()]);
+        assert_eq!(as_layers.containers[0].image, None);
+
+        let file = |bytes: &[u8]| Some(ImageFile { path: "/images/file".into(), sha256: Digest::of(bytes) });
+        let as_file = assembled(file(b"one")).await;
+        assert!(as_file.containers[0].layers.is_empty());
+        let expected = pb::ImageFile { path: "/images/file".into(), sha256: Digest::of(b"one").to_string() };
+        assert_eq!(as_file.containers[0].image, Some(expected));
+        // What was prepared for one is not used for the other, nor for another file of the same image.
+        assert_ne!(as_file.key, as_layers.key);
+        assert_ne!(as_file.key, assembled(file(b"other")).await.key);
     }
 
     #[test]
     fn the_templates_command_replaces_entrypoint_and_command() {
         let container = Container { command: vec!["/other".into()], ..container() };
-        assert_eq!(assemble_container(&container, &image(), &user(), vec![]).unwrap().args, ["/other"]);
+        assert_eq!(assemble_container(&container, &image(), &user()).unwrap().args, ["/other"]);
     }
 
     #[test]
     fn an_image_without_a_command_is_refused_when_the_template_names_none() {
         let image = ImageConfig { entrypoint: vec![], cmd: vec![], ..image() };
-        let error = assemble_container(&container(), &image, &user(), vec![]).unwrap_err();
+        let error = assemble_container(&container(), &image, &user()).unwrap_err();
         assert_eq!(error.reason, Reason::Invalid);
         assert!(error.message.contains("main"), "{error}");
     }

@@ -43,6 +43,7 @@ async fn a_preparation_is_used_and_a_thawed_actor_goes_on_and_can_be_captured_ag
         template: machine.template.clone(),
         sandbox: machine.sandbox.clone(),
         snapshot: None,
+        standby: false,
     };
     machine.node.prepare(prepare.clone()).await.unwrap();
     machine.node.prepare(prepare).await.unwrap();

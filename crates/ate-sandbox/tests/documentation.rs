@@ -12,7 +12,7 @@ fn examples() -> Vec<&'static str> {
 #[test]
 fn the_descriptor_shown_is_one() {
     let descriptor: ClassDescriptor = serde_json::from_str(examples()[0]).unwrap();
-    assert!(Registry::of([Herder { descriptor, program: "/none".into() }], 1).is_ok());
+    assert!(Registry::of([Herder { descriptor, program: "/none".into() }], 2).is_ok());
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub enum Error {
     Sandbox(String),
     #[error("snapshot belongs to somebody else: {0}")]
     Owner(String),
+    #[error("snapshot does not fit its base: {0}")]
+    Base(String),
 
     #[error("the driver's checkpoint is unusable: {0}")]
     Checkpoint(String),
@@ -54,7 +56,7 @@ impl Error {
     pub fn reason(&self) -> Reason {
         match self {
             Error::ManifestTooLarge { .. } | Error::Manifest(_) => Reason::ManifestInvalid,
-            Error::Sandbox(_) | Error::Owner(_) => Reason::ManifestInvalid,
+            Error::Sandbox(_) | Error::Owner(_) | Error::Base(_) => Reason::ManifestInvalid,
             Error::ManifestDigest { .. } => Reason::ManifestDigestMismatch,
             Error::ManifestVersion { .. } => Reason::ManifestVersionUnknown,
             Error::Platform(_) => Reason::ArchMismatch,

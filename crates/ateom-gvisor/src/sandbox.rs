@@ -19,7 +19,7 @@ use ateom::{
     network::Netns,
     process::{Exit, Processes, Watch, end_of},
     readiness,
-    rootfs::{HOSTNAME, Rootfs},
+    rootfs::Rootfs,
     steps::Steps,
 };
 use rustix::process::Pid;
@@ -102,10 +102,6 @@ impl Sandbox {
         let resolv_conf = build.resolv_conf;
         // runsc takes an id for a prefix too: none may be the beginning of another.
         let id = |i: usize| format!("{}-{i:03}", build.id);
-        data::check_name("container", &c.name)?;
-        if c.args.is_empty() {
-            return Err(Error::new(Reason::Invalid, format!("container `{}` has no command", c.name)));
-        }
         let bundle = self.run.join("bundles").join(&c.name);
         fs::create_dir_all(&bundle).map_err(failed("create a bundle"))?;
         let layers: Vec<PathBuf> = c.layers.iter().map(PathBuf::from).collect();
@@ -117,7 +113,6 @@ impl Sandbox {
             rootfs: rootfs.path(),
             netns: self.netns.path(),
             identity: &self.identity,
-            hostname: HOSTNAME,
             volumes: &self.volumes,
         };
         let spec = spec(c, &placement);
@@ -235,11 +230,10 @@ impl Sandbox {
         steps: &mut Steps,
     ) -> Result<(), Error> {
         let containers = self.containers();
-        let has_probes = containers.iter().any(|c| c.readyz.is_some());
         let ready = readiness::all_ready(&containers);
         tokio::pin!(ready);
         let mut called = call.is_none();
-        let mut is_ready = !has_probes;
+        let mut is_ready = !readiness::asks(&containers);
         while !(called && is_ready) {
             let process = &mut self.process;
             tokio::select! {

@@ -5,11 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ateom::{driver::Container, identity::MOUNT_POINT};
+use ateom::{driver::Container, identity::MOUNT_POINT, workload};
 use serde_json::{Value, json};
 
 const OCI_VERSION: &str = "1.0.2";
-const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What container engines give by default.
 const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
@@ -38,7 +37,6 @@ pub(crate) struct Placement<'a> {
     pub(crate) rootfs: &'a Path,
     pub(crate) netns: &'a Path,
     pub(crate) identity: &'a Path,
-    pub(crate) hostname: &'a str,
     /// Volume name → directory on the host.
     pub(crate) volumes: &'a BTreeMap<String, PathBuf>,
 }
@@ -59,7 +57,7 @@ pub(crate) fn spec(container: &Container, at: &Placement<'_>) -> Value {
             "terminal": false,
             "user": {"uid": container.uid, "gid": container.gid, "additionalGids": container.additional_gids},
             "args": container.args,
-            "env": environment(container, at.hostname),
+            "env": workload::environment(container),
             "cwd": if container.cwd.is_empty() { "/" } else { &container.cwd },
             "capabilities": {
                 "bounding": CAPABILITIES,
@@ -69,7 +67,7 @@ pub(crate) fn spec(container: &Container, at: &Placement<'_>) -> Value {
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": OPEN_FILES, "soft": OPEN_FILES}],
         },
         "root": {"path": at.rootfs, "readonly": false},
-        "hostname": at.hostname,
+        "hostname": workload::HOSTNAME,
         "mounts": mounts(container, at),
         "annotations": annotations,
         "linux": {
@@ -82,18 +80,6 @@ pub(crate) fn spec(container: &Container, at: &Placement<'_>) -> Value {
             ],
         },
     })
-}
-
-fn environment(container: &Container, hostname: &str) -> Vec<String> {
-    let mut env = container.env.clone();
-    // HOME is set by runsc, from the image's /etc/passwd.
-    for default in [PATH.to_owned(), format!("HOSTNAME={hostname}")] {
-        let name = &default[..=default.find('=').unwrap_or(0)];
-        if !env.iter().any(|e| e.starts_with(name)) {
-            env.push(default);
-        }
-    }
-    env
 }
 
 fn mounts(container: &Container, at: &Placement<'_>) -> Vec<Value> {
@@ -109,15 +95,4 @@ fn mounts(container: &Container, at: &Placement<'_>) -> Vec<Value> {
         }
     }
     mounts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_container_gets_the_environment_users_expect_and_keeps_its_own() {
-        let container = Container { env: vec!["PATH=/mine".into(), "A=1".into()], ..Container::default() };
-        assert_eq!(environment(&container, "me"), ["PATH=/mine", "A=1", "HOSTNAME=me"]);
-    }
 }

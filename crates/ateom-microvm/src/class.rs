@@ -10,7 +10,7 @@ use ate_api::Error;
 use ate_sandbox::{Check, ClassDescriptor};
 use ateom::{Place, Probed, cli::Class, driver::Sandbox, process::Processes};
 
-use crate::{collect, describe, doctor, driver::MicrovmDriver, probe};
+use crate::{binary::Binary, collect, describe, doctor, driver::MicrovmDriver};
 
 pub(crate) struct Microvm;
 
@@ -27,7 +27,7 @@ impl Class for Microvm {
     }
 
     async fn probe(processes: &Processes, sandbox: &Sandbox) -> Result<Probed, Error> {
-        probe::probe(processes, sandbox).await
+        Ok(Binary::ask(processes, sandbox).await?.probed())
     }
 
     fn collect(from: &Path, out: &Path) -> Result<BTreeMap<String, PathBuf>, Error> {

@@ -11,16 +11,14 @@ use ate_api::{Error, Reason};
 pub use ate_volumes::{DataError, MAX_BYTES};
 
 use crate::{
-    driver::{Container, SnapshotFile, Workload},
-    failed,
+    driver::{SnapshotFile, Workload},
+    failed, workload,
 };
 
 /// File name of the archive in a snapshot.
 pub const ARCHIVE: &str = "durable.tar.zst";
 pub const MEDIA_TYPE: &str = "application/vnd.ate.durable.v1.tar+zstd";
 
-/// Volume names are DNS labels, and become directories.
-const MAX_NAME: usize = 63;
 /// Fast, and already most of what higher levels would save.
 const LEVEL: i32 = 1;
 
@@ -41,45 +39,20 @@ pub fn open(archive: &Path) -> Result<Reader, DataError> {
 
 /// Makes an empty directory for each volume of the workload: name → `dir/NAME`.
 pub fn lay_out(workload: &Workload, dir: &Path) -> Result<BTreeMap<String, PathBuf>, Error> {
+    workload::check(workload)?;
     let made = |volume: &str| -> std::io::Result<PathBuf> {
         let path = dir.join(volume);
         std::fs::create_dir_all(&path)?;
-        // It belongs to who writes to it first, as a volume of a container engine does.
-        let user = |c: &&Container| c.mounts.iter().any(|m| m.volume == volume);
-        if let Some(c) = workload.containers.iter().find(user) {
-            std::os::unix::fs::chown(&path, Some(c.uid), Some(c.gid))?;
-        }
+        let (uid, gid) = workload::volume_owner(workload, volume);
+        std::os::unix::fs::chown(&path, Some(uid), Some(gid))?;
         Ok(path)
     };
-    let mut volumes = BTreeMap::new();
-    for volume in &workload.volumes {
-        check_name("volume", &volume.name)?;
-        let path = made(&volume.name).map_err(failed("make a durable directory"))?;
-        volumes.insert(volume.name.clone(), path);
-    }
-    let unknown = |m: &&crate::driver::Mount| !volumes.contains_key(&m.volume);
-    match workload.containers.iter().find_map(|c| Some((c, c.mounts.iter().find(unknown)?))) {
-        None => Ok(volumes),
-        Some((c, m)) => {
-            let message = format!("container `{}` mounts `{}`, which is no volume", c.name, m.volume);
-            Err(Error::new(Reason::Invalid, message))
-        }
-    }
+    let laid_out = workload.volumes.iter().map(|v| made(&v.name).map(|path| (v.name.clone(), path)));
+    laid_out.collect::<Result<_, _>>().map_err(failed("make a durable directory"))
 }
 
-/// Names of volumes and containers become paths.
-pub fn check_name(kind: &str, name: &str) -> Result<(), Error> {
-    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    if !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('-') && name.bytes().all(fine) {
-        return Ok(());
-    }
-    Err(Error::new(
-        Reason::Invalid,
-        format!("`{name}` is not a {kind} name: a-z, 0-9 and `-`, at most {MAX_NAME} characters"),
-    ))
-}
-
-fn archive_error(e: DataError) -> Error {
+/// In the words of the contract.
+pub fn error(e: DataError) -> Error {
     let reason = match &e {
         e if e.is_disk_full() => Reason::DiskFull,
         DataError::Pack { .. } => Reason::SandboxFailed,
@@ -97,7 +70,7 @@ pub async fn save(volumes: &BTreeMap<String, PathBuf>, dir: &Path) -> Result<Vec
     blocking(move || {
         let private = PermissionsExt::from_mode(0o600);
         let protect = |()| std::fs::set_permissions(&archive, private).map_err(|e| failed("protect the archive")(e));
-        let packed = pack(&volumes, &archive).map_err(archive_error).and_then(protect);
+        let packed = pack(&volumes, &archive).map_err(error).and_then(protect);
         packed.inspect_err(|_| drop(std::fs::remove_file(&archive)))
     })
     .await?;
@@ -107,7 +80,7 @@ pub async fn save(volumes: &BTreeMap<String, PathBuf>, dir: &Path) -> Result<Vec
 /// Unpacks an archive into `volumes`, which are empty.
 pub async fn load(archive: PathBuf, volumes: &BTreeMap<String, PathBuf>) -> Result<(), Error> {
     let volumes = volumes.clone();
-    blocking(move || unpack(&archive, &volumes).map_err(archive_error)).await
+    blocking(move || unpack(&archive, &volumes).map_err(error)).await
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {

@@ -10,19 +10,22 @@ use crate::driver::Activation;
 /// Where actors find it.
 pub const MOUNT_POINT: &str = "/run/ate";
 
-/// Writes `atespace`, `name`, `uid`, `template` (`NAMESPACE/NAME`) and `activation` into `dir`, without line ends.
-pub fn write(dir: &Path, activation: &Activation) -> io::Result<()> {
+/// File name → content, without line ends: `atespace`, `name`, `uid`, `template` (`NAMESPACE/NAME`), `activation`.
+pub fn files(activation: &Activation) -> [(&'static str, String); 5] {
     let who = activation.identity.clone().unwrap_or_default();
     let template = format!("{}/{}", who.template_namespace, who.template_name);
-    let number = activation.number.to_string();
-    let files = [
-        ("atespace", &who.atespace),
-        ("name", &who.name),
-        ("uid", &who.uid),
-        ("template", &template),
-        ("activation", &number),
-    ];
-    for (name, content) in files {
+    [
+        ("atespace", who.atespace),
+        ("name", who.name),
+        ("uid", who.uid),
+        ("template", template),
+        ("activation", activation.number.to_string()),
+    ]
+}
+
+/// Writes them into `dir`.
+pub fn write(dir: &Path, activation: &Activation) -> io::Result<()> {
+    for (name, content) in files(activation) {
         let new = dir.join(format!(".{name}"));
         fs::write(&new, content)?;
         fs::rename(new, dir.join(name))?;

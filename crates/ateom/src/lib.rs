@@ -21,12 +21,13 @@ mod server;
 pub mod stats;
 pub mod steps;
 mod worker;
+pub mod workload;
 
 pub use sandbox::{Checkpoint, Checkpointed, Driver, Ended, Info, Preparation, Probed, Snapshot, Source, Start};
 pub use serve::{Place, ServeArgs};
 
 /// What an input or output error means to whoever called the driver; `what` was to be done.
-pub fn failed(what: &'static str) -> impl Fn(std::io::Error) -> ate_api::Error {
+pub fn failed(what: impl std::fmt::Display) -> impl Fn(std::io::Error) -> ate_api::Error {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     move |e| {
         let full = matches!(e.kind(), StorageFull | QuotaExceeded);

@@ -5,10 +5,12 @@
 //! worker's address leads there. A namespace serves one sandbox only: runsc takes the addresses off the interface
 //! when it takes over. The next one is made ahead, off the clock.
 
+mod tap;
+
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -29,10 +31,10 @@ use crate::{namespaces::unshare, process::Processes};
 pub const ACTOR_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 17, 2);
 /// Its gateway: the worker's end.
 pub const ACTOR_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 17, 1);
-const ACTOR_PREFIX: u8 = 30;
+pub const ACTOR_PREFIX: u8 = 30;
 /// Constant, with permanent neighbour entries on both sides: an unanswered ARP request costs a second.
-const ACTOR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
-const GATEWAY_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+pub const ACTOR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
+pub const GATEWAY_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 
 const LINK_POLL: Duration = Duration::from_millis(5);
 const NFT_LIMIT: Duration = Duration::from_secs(10);
@@ -85,6 +87,12 @@ impl Netns {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The actor's link as a TAP device.
+#[derive(Debug)]
+pub struct Tap {
+    link: u32,
 }
 
 /// Marks of connections: who closed first.
@@ -164,11 +172,40 @@ impl ActorNetwork {
         let Some(netns) = self.spare.take() else {
             return Err(NetworkError::Io { what: "make a network namespace", cause: io::ErrorKind::NotFound.into() });
         };
-        let add = self.handle.address().add(netns.link, IpAddr::V4(ACTOR_GATEWAY), ACTOR_PREFIX);
-        add.execute().await.map_err(netlink("set the gateway's address"))?;
-        up(&self.handle, netns.link).await?;
-        neighbour(&self.handle, netns.link, ACTOR_ADDRESS, ACTOR_MAC).await?;
+        self.connect_link(netns.link).await?;
         Ok(netns)
+    }
+
+    /// A TAP device, not connected, and the end that the sandbox holds. It is gone when that is closed.
+    pub async fn tap(&mut self) -> Result<(Tap, OwnedFd), NetworkError> {
+        self.count += 1;
+        let name = format!("actor{}", self.count);
+        let fd = tap::create(&name).map_err(os("make a TAP device (/dev/net/tun)"))?;
+        let link = find(&self.handle, &name).await?.ok_or_else(|| no_link(&name, Duration::ZERO))?;
+        let mac = LinkUnspec::new_with_index(link).address(GATEWAY_MAC.to_vec()).build();
+        self.handle.link().change(mac).execute().await.map_err(netlink("set the gateway's hardware address"))?;
+        Ok((Tap { link }, fd))
+    }
+
+    /// From now on the actor is reached through this device. None other may be connected.
+    pub async fn connect(&self, tap: &Tap) -> Result<(), NetworkError> {
+        self.connect_link(tap.link).await
+    }
+
+    /// The device stays, without an address.
+    pub async fn disconnect(&self, tap: &Tap) -> Result<(), NetworkError> {
+        let mut addresses = self.handle.address().get().set_link_index_filter(tap.link).execute();
+        while let Some(address) = addresses.try_next().await.map_err(netlink("list the gateway's addresses"))? {
+            self.handle.address().del(address).execute().await.map_err(netlink("take the gateway's address away"))?;
+        }
+        Ok(())
+    }
+
+    async fn connect_link(&self, link: u32) -> Result<(), NetworkError> {
+        let add = self.handle.address().add(link, IpAddr::V4(ACTOR_GATEWAY), ACTOR_PREFIX);
+        add.execute().await.map_err(netlink("set the gateway's address"))?;
+        up(&self.handle, link).await?;
+        neighbour(&self.handle, link, ACTOR_ADDRESS, ACTOR_MAC).await
     }
 
     /// Takes a namespace and its link away. Nothing may run in it any more.

@@ -31,6 +31,11 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// The status line is all that is read.
 const STATUS_LINE: usize = 64;
 
+/// Whether any container has to answer a probe.
+pub fn asks(containers: &[Container]) -> bool {
+    containers.iter().any(|c| c.readyz.is_some())
+}
+
 /// Returns when every container of the actor that has a probe answers it. Endless: the caller bounds it.
 pub async fn all_ready(containers: &[Container]) {
     for readyz in containers.iter().filter_map(|c| c.readyz.as_ref()) {
@@ -50,7 +55,7 @@ pub fn not_ready(containers: &[Container]) -> Error {
 }
 
 /// Returns when `GET path` at `address` answers 2xx. Endless: the caller bounds it.
-pub async fn wait_ready(address: IpAddr, readyz: &Readyz) {
+async fn wait_ready(address: IpAddr, readyz: &Readyz) {
     let Ok(port) = u16::try_from(readyz.port) else { return std::future::pending().await };
     let path = if readyz.path.starts_with('/') { readyz.path.clone() } else { format!("/{}", readyz.path) };
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nUser-Agent: ate-readyz\r\n\r\n");

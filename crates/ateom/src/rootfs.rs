@@ -19,11 +19,8 @@ use rustix::{
     mount::{MountFlags, UnmountFlags},
 };
 
-use crate::{driver::Container, identity::MOUNT_POINT, network::ACTOR_ADDRESS};
+use crate::{driver::Container, identity::MOUNT_POINT, workload};
 
-/// A sandbox may be made before it is known who will live in it, and a restored one keeps the name it was saved with:
-/// so all have the same. Who an actor is, it reads in its identity directory.
-pub const HOSTNAME: &str = "actor";
 /// overlayfs takes its options in one page; our short names let this many fit.
 pub const MAX_LAYERS: usize = 128;
 
@@ -147,9 +144,8 @@ impl Rootfs {
         for dir in dirs.into_iter().chain(mounts) {
             self.create_dir(Path::new(dir))?;
         }
-        let hosts =
-            format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{ACTOR_ADDRESS}\t{HOSTNAME}\n");
-        let hostname = format!("{HOSTNAME}\n");
+        let hosts = workload::hosts();
+        let hostname = format!("{}\n", workload::HOSTNAME);
         let files = [
             ("/etc/hosts", hosts.as_bytes()),
             ("/etc/hostname", hostname.as_bytes()),

@@ -68,7 +68,6 @@ impl Actor {
     }
 
     fn root(&self, c: &Container, identity: &Path, resolv_conf: &[u8]) -> Result<PathBuf, Error> {
-        data::check_name("container", &c.name)?;
         let layers: Vec<PathBuf> = c.layers.iter().map(PathBuf::from).collect();
         let root = Rootfs::mount(&layers, &self.run.join("roots").join(&c.name))?;
         root.furnish(c, resolv_conf)?;

@@ -95,6 +95,9 @@ pub struct WorkerViewStatus {
     /// Template whose sandbox is started ahead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prepared: Option<String>,
+    /// And the golden snapshot of the template restored, for one new actor.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub standby: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -113,6 +116,9 @@ pub struct SnapshotViewSpec {
     /// Asset name → sha256.
     pub assets: BTreeMap<String, String>,
     pub location: String,
+    /// Manifest of the snapshot it holds only the differences from; absent: it is whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -131,7 +131,8 @@ pub(crate) fn worker(core: &Core, w: &Worker) -> Result<v1::Object, Error> {
             address: w.report.address.to_string(),
             actor: w.holder().map(|h| h.actor.to_string()),
             configs: w.report.configs.clone(),
-            prepared: w.prepared.as_ref().and_then(|p| template_name(&p.template)),
+            prepared: w.prepared.as_ref().and_then(|p| template_name(&p.fits.template)),
+            standby: w.prepared.as_ref().is_some_and(|p| p.standby),
         },
     };
     object("Worker", &view.metadata, w.uses, &view)
@@ -166,6 +167,7 @@ pub(crate) fn snapshot(core: &Core, record: &SnapshotRecord, current: bool, vers
                 Location::Node(node) => format!("node:{node}"),
                 Location::Url(prefix) => prefix.clone(),
             },
+            base: s.base.as_ref().map(|b| b.manifest.to_string()),
         },
         status: SnapshotViewStatus { size: s.size, current, created: Some(timestamp(s.created_ms)) },
     };

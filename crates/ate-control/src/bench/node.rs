@@ -113,6 +113,7 @@ impl NodeAgent for IdleNode {
             manifest_json,
             size: 0,
             location: SnapshotLocation::External { prefix },
+            needs_base: false,
         })
     }
 

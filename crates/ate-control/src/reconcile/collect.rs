@@ -39,12 +39,17 @@ pub(crate) async fn run(core: Arc<Core>) {
 
 async fn live(core: &Core) -> Result<Option<LiveSet>, Error> {
     let mut manifests: Vec<Digest> = Vec::new();
+    // Few, and shared by many.
+    let mut bases: BTreeSet<Digest> = BTreeSet::new();
     let mut actors: BTreeSet<Uid> = core.scheduler.holders().into_iter().map(|(_, h)| h.uid).collect();
     core.db
         .scan(keys::ACTORS, |key, v| {
             if actors.len() < MAX_ENTRIES {
                 let record: ActorRecord = unpack(&key, &v.value)?;
-                manifests.extend(record.snapshot.into_iter().chain(record.fallback).map(|s| s.manifest));
+                for snapshot in record.snapshot.into_iter().chain(record.fallback) {
+                    manifests.push(snapshot.manifest);
+                    bases.extend(snapshot.base.map(|b| b.manifest));
+                }
                 actors.insert(record.uid);
             }
             Ok(())
@@ -53,6 +58,7 @@ async fn live(core: &Core) -> Result<Option<LiveSet>, Error> {
     if actors.len() >= MAX_ENTRIES {
         return Ok(None);
     }
+    manifests.extend(bases);
     let mut assets = BTreeSet::new();
     for key in core.revisions_in_use().await? {
         if let Some(revision) = core.catalog.revisions.get(&key) {

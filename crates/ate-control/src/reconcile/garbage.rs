@@ -1,6 +1,8 @@
 //! The deletion queue: snapshots nobody references are removed from storage, off every clock. An entry stays in the
 //! store until the node says that the snapshot is gone; what is new is also kept in memory, so that the store is only
 //! searched after a start and after failures.
+//!
+//! One that others rest on waits until the last of these is in the queue or gone (I2).
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -113,6 +115,17 @@ async fn remove_all(core: &Arc<Core>, entries: Vec<(Digest, Garbage)>) -> Result
 }
 
 async fn remove(core: &Core, manifest: &Digest, garbage: &Garbage) -> bool {
+    match core.db.first_keys(&keys::by_base_prefix(manifest), 1).await {
+        Ok(resting) if resting.is_empty() => {}
+        Ok(_) => {
+            tracing::debug!(manifest = manifest.short(), "snapshot stays while others rest on it");
+            return false;
+        }
+        Err(e) => {
+            tracing::warn!(manifest = manifest.short(), error = %e, "cannot tell whether snapshots rest on this one");
+            return false;
+        }
+    }
     match tokio::time::timeout(TIMEOUT, core.node.delete_snapshot(&garbage.reference(manifest))).await {
         Ok(Ok(())) => true,
         Ok(Err(e)) => {

@@ -47,6 +47,15 @@ pub(crate) fn by_config_prefix(name: &str) -> String {
     format!("by-config/{name}/")
 }
 
+/// Which snapshots rest on another: that one stays while there is any.
+pub(crate) fn by_base(base: &Digest, manifest: &Digest) -> String {
+    format!("{}{manifest}", by_base_prefix(base))
+}
+
+pub(crate) fn by_base_prefix(base: &Digest) -> String {
+    format!("by-base/{base}/")
+}
+
 pub(crate) fn snapshot(manifest: &Digest) -> String {
     format!("{SNAPSHOTS}{manifest}")
 }

@@ -10,7 +10,7 @@ pub(crate) mod snapshot;
 
 pub(crate) use actor::{ActorRecord, Phase, Seat};
 pub(crate) use resource::{AtespaceRecord, ConfigRecord, Failure, PoolRecord, Revision, TemplateRecord};
-pub(crate) use snapshot::{ConfigKey, Garbage, Location, Snapshot, SnapshotRecord};
+pub(crate) use snapshot::{Base, ConfigKey, Garbage, Location, Snapshot, SnapshotRecord};
 
 use ate_api::{Error, Reason};
 use bytes::Bytes;

@@ -1,6 +1,6 @@
 //! A committed snapshot as the control plane records it.
 
-use ate_agent::{SnapshotLocation, SnapshotRef};
+use ate_agent::{SnapshotLocation, SnapshotRef, Source};
 use ate_api::{
     id::{ActorName, Digest, ObjectName, Uid},
     resource::template::Scope,
@@ -41,12 +41,38 @@ pub(crate) struct Snapshot {
     pub(crate) platform: Digest,
     pub(crate) size: u64,
     pub(crate) created_ms: i64,
+    /// What it rests on; none: it is whole. There for as long as this one is (I2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) base: Option<Base>,
     /// Why it must not be used, if it failed verification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) quarantined: Option<String>,
 }
 
+/// A whole snapshot that others rest on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Base {
+    pub(crate) manifest: Digest,
+    pub(crate) location: Location,
+}
+
+impl Base {
+    pub(crate) fn reference(&self) -> SnapshotRef {
+        reference(&self.manifest, Scope::Full, &self.location)
+    }
+}
+
 impl Snapshot {
+    pub(crate) fn source(&self) -> Source {
+        Source::Snapshot { snapshot: self.reference(), base: self.base.as_ref().map(Base::reference) }
+    }
+
+    /// As what others may rest on, if it rests on none itself: there is never a chain.
+    pub(crate) fn as_base(&self) -> Option<Base> {
+        let whole = self.base.is_none() && self.scope == Scope::Full;
+        whole.then(|| Base { manifest: self.manifest.clone(), location: self.location.clone() })
+    }
+
     pub(crate) fn reference(&self) -> SnapshotRef {
         reference(&self.manifest, self.scope, &self.location)
     }

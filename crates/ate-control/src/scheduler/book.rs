@@ -11,7 +11,7 @@ use ate_agent::{WorkerPhase, WorkerReport};
 use ate_api::id::{Activation, ActorName, Digest, ObjectName, Uid, WorkerId};
 use ate_snapshot::manifest::Platform;
 
-use super::{PoolInfo, Prepared, free::FreeSet, queue::Waiter};
+use super::{PoolInfo, Preparation, free::FreeSet, queue::Waiter};
 use crate::records::ConfigKey;
 
 /// Where an activation is in its life.
@@ -54,7 +54,7 @@ pub(crate) struct Worker {
     /// Digest of the report's platform.
     pub(crate) platform: Digest,
     pub(crate) seat: Seat,
-    pub(crate) prepared: Option<Prepared>,
+    pub(crate) prepared: Option<Preparation>,
     /// Counts its holders, to tell whether it was used in between.
     pub(crate) uses: u64,
 }
@@ -261,23 +261,15 @@ impl Book {
         self.workers.iter().filter_map(|(id, w)| Some((id.clone(), w.holder()?.clone()))).collect()
     }
 
-    pub(super) fn unprepared(&self) -> (Vec<Worker>, Vec<Prepared>) {
-        let mut bare = Vec::new();
-        let mut prepared = Vec::new();
-        for w in self.workers.values().filter(|w| w.is_available()) {
-            match &w.prepared {
-                Some(p) => prepared.push(p.clone()),
-                None => bare.push(w.clone()),
-            }
-        }
-        (bare, prepared)
+    pub(super) fn free(&self) -> (Vec<Worker>, Vec<Worker>) {
+        self.workers.values().filter(|w| w.is_available()).cloned().partition(|w| w.prepared.is_none())
     }
 
-    pub(super) fn set_prepared(&mut self, id: &WorkerId, uses: u64, prepared: Prepared) {
+    pub(super) fn set_prepared(&mut self, id: &WorkerId, uses: u64, prepared: Option<Preparation>) {
         let Some(worker) = self.workers.get_mut(id).filter(|w| w.uses == uses && w.is_available()) else { return };
-        worker.prepared = Some(prepared.clone());
+        worker.prepared.clone_from(&prepared);
         if let Some(pool) = self.pools.get_mut(&worker.report.pool) {
-            pool.free.insert(id.clone(), Some(prepared));
+            pool.free.insert(id.clone(), prepared);
         }
     }
 

@@ -38,6 +38,8 @@ pub(crate) struct Need {
     /// Number of the activation that is going to be.
     pub(crate) activation: Activation,
     pub(crate) template_uid: Uid,
+    /// It begins with the golden snapshot of its template: a standby of that is for it.
+    pub(crate) begins: bool,
     pub(crate) class: String,
     pub(crate) template_selector: Option<LabelSelector>,
     pub(crate) actor_selector: BTreeMap<String, String>,
@@ -54,7 +56,7 @@ pub(crate) struct Need {
 /// Why a pool or its workers cannot take an actor.
 #[derive(Debug)]
 pub(crate) enum Misfit {
-    Class { pool: String },
+    Class { pool: String, wanted: String },
     Selector { key: String },
     NoConfig,
     Capability(String),
@@ -66,7 +68,7 @@ pub(crate) enum Misfit {
 impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Misfit::Class { pool } => write!(f, "its sandbox class is {pool}"),
+            Misfit::Class { pool, wanted } => write!(f, "its sandbox class is {pool}, the actor's is {wanted}"),
             Misfit::Selector { key } => write!(f, "its label {key} does not match the worker selector"),
             Misfit::NoConfig => write!(f, "its sandbox configuration is not ready"),
             Misfit::Capability(c) => write!(f, "its sandbox configuration lacks the capability {c}"),
@@ -85,7 +87,7 @@ impl Need {
     /// Checks everything that is the same for all workers of a pool; returns what the actor would run under.
     pub(crate) fn fits_pool(&self, pool: &PoolInfo) -> Result<Arc<Revision>, Misfit> {
         if pool.class != self.class {
-            return Err(Misfit::Class { pool: pool.class.clone() });
+            return Err(Misfit::Class { pool: pool.class.clone(), wanted: self.class.clone() });
         }
         if let Some((key, _)) = self.actor_selector.iter().find(|(k, v)| pool.labels.get(*k) != Some(v)) {
             return Err(Misfit::Selector { key: key.clone() });

@@ -9,7 +9,7 @@ use ate_api::{
 use tokio::sync::oneshot;
 
 use super::{
-    Claim, Need, Offer, Prepared, Ticket,
+    Claim, Need, Offer, Prepared, Ticket, Use,
     book::{Book, Holder, Seat, Stage, Worker},
     queue::Waiter,
 };
@@ -103,18 +103,18 @@ impl Book {
             if pool.held >= pool.info.capacity {
                 continue;
             }
-            let wanted = Prepared { template: need.template_uid.clone(), sandbox: sandbox.key() };
+            let fits = Prepared { template: need.template_uid.clone(), sandbox: sandbox.key() };
+            let wanted = Use { fits, begins: need.begins };
             let pick = pool.free.candidates(&wanted).find(|(id, _)| {
                 !exclude.contains(id)
                     && self.workers.get(id).is_some_and(|w| {
                         self.has_verified(w, &sandbox) && need.fits_platform(&w.report.platform).is_ok()
                     })
             });
-            if let Some((id, prepared)) = pick {
-                let better = prepared && !matches!(&found, Some((_, _, true)));
-                if found.is_none() || better {
-                    found = Some((id.clone(), sandbox, prepared));
-                }
+            if let Some((id, suits)) = pick
+                && found.as_ref().is_none_or(|(_, _, best)| suits < *best)
+            {
+                found = Some((id.clone(), sandbox, suits));
             }
         }
         if let Some((id, sandbox, _)) = found {

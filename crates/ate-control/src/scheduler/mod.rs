@@ -23,7 +23,7 @@ use ate_api::{
 use tokio::sync::{Notify, broadcast};
 
 pub(crate) use book::{Holder, Seat, Stage, Worker};
-pub(crate) use free::Prepared;
+pub(crate) use free::{Preparation, Prepared, Use};
 pub(crate) use gates::{Need, PoolInfo, Wanted};
 pub(crate) use queue::{Claim, Ticket};
 
@@ -176,13 +176,13 @@ impl Scheduler {
         self.book().movable()
     }
 
-    /// Free workers that have nothing prepared, and what is prepared on the other free ones.
-    pub(crate) fn unprepared(&self) -> (Vec<Worker>, Vec<Prepared>) {
-        self.book().unprepared()
+    /// Free workers that have nothing prepared, and those that have.
+    pub(crate) fn free(&self) -> (Vec<Worker>, Vec<Worker>) {
+        self.book().free()
     }
 
-    /// Notes a preparation, if nobody held the worker since it had `uses`.
-    pub(crate) fn set_prepared(&self, worker: &WorkerId, uses: u64, prepared: Prepared) {
+    /// Notes a preparation, or that there is none any more, if nobody held the worker since it had `uses`.
+    pub(crate) fn set_prepared(&self, worker: &WorkerId, uses: u64, prepared: Option<Preparation>) {
         self.book().set_prepared(worker, uses, prepared);
         self.changed(worker);
     }

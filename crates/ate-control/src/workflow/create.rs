@@ -82,7 +82,9 @@ impl Core {
             .check(key.clone(), Expect::Absent)
             .put(key, pack(&record)?)
             .put(keys::by_template(template.value.uid(), name), &b""[..]);
-        Ok(Stored { version: self.db.commit(tx).await?, value: record })
+        let version = self.db.commit(tx).await?;
+        self.note_demand(template.value.uid());
+        Ok(Stored { version, value: record })
     }
 
     /// Changes where the actor may run from its next resume on.

@@ -120,6 +120,7 @@ impl Core {
         })
         .await?;
         self.note_use(prepared, name);
+        self.note_demand(uid);
         self.scheduler.idle.notify_one();
         Ok(())
     }

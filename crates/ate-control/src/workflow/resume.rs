@@ -14,10 +14,11 @@ use ate_store::Transaction;
 use crate::{
     core::{Core, Running},
     db::Stored,
-    records::{ActorRecord, Phase, Seat, keys},
+    records::{ActorRecord, Phase, Seat, Snapshot, keys},
     scheduler::{Claim, Prepared, Stage},
     workflow::{
         start::{Start, being_deleted},
+        suspend::discard,
         turns::{Flight, Kind, Outcome},
     },
 };
@@ -82,7 +83,7 @@ impl Core {
             };
             actor = self.record_claim(name, actor, &claim, &start).await?;
             match self.activate(name, &actor.value, &claim, &start, flight).await {
-                Ok(activated) => return self.record_running(name, actor, &claim, &activated),
+                Ok(activated) => return self.record_running(name, actor, &claim, &start, &activated),
                 Err(e) => {
                     tracing::warn!(actor = %name, worker = %claim.worker(), error = %e, "activation failed");
                     actor = self.record_failure(name, actor, &claim, &e).await?;
@@ -161,6 +162,7 @@ impl Core {
         name: &ActorName,
         actor: Stored<ActorRecord>,
         claim: &Claim,
+        start: &Start,
         activated: &Activated,
     ) -> Result<Stored<ActorRecord>, Error> {
         let mut record = actor.value;
@@ -182,6 +184,9 @@ impl Core {
         self.write_soon(name);
         let prepared = Prepared { template: running.value.template_uid.clone(), sandbox: claim.sandbox.key() };
         self.note_use(prepared, &running.value.template);
+        if start.begins {
+            self.note_demand(&running.value.template_uid);
+        }
         Ok(running)
     }
 
@@ -196,19 +201,25 @@ impl Core {
         let mut record = actor.value;
         self.clean(claim.worker(), &record.uid, record.activation).await;
         record.fall_back_to_rest();
+        let mut tx = Transaction::new().delete(keys::busy(name));
+        let mut gone = Vec::new();
         if is_snapshots_fault(e.reason) && record.snapshot.as_ref().is_some_and(|s| s.quarantined.is_none()) {
-            quarantine(&mut record, e);
+            gone.extend(quarantine(&mut record, e));
         } else {
             record.tell(e.reason.as_str(), format!("activation {} failed: {}", record.activation, e.message));
         }
-        let tx = Transaction::new().delete(keys::busy(name));
-        self.write(name, actor.version, record, tx).await.inspect_err(|_| self.recover_soon(name))
+        for snapshot in &gone {
+            tx = discard(tx, snapshot)?;
+        }
+        let written = self.write(name, actor.version, record, tx).await.inspect_err(|_| self.recover_soon(name))?;
+        self.garbage.add(&gone);
+        Ok(written)
     }
 }
 
 /// A snapshot that failed verification is not tried again. If there is an earlier one it becomes current; what
-/// happened since it is lost, and is said to be.
-fn quarantine(record: &mut ActorRecord, e: &Error) {
+/// happened since it is lost, and is said to be; the bad one is returned, nothing refers to it any more.
+fn quarantine(record: &mut ActorRecord, e: &Error) -> Option<Snapshot> {
     let bad = record.generation();
     match record.fallback.take() {
         Some(earlier) => {
@@ -216,10 +227,11 @@ fn quarantine(record: &mut ActorRecord, e: &Error) {
                 "generation {bad} failed verification ({}); back to generation {}, what happened since is lost",
                 e.message, earlier.generation
             );
-            record.snapshot = Some(earlier);
+            let bad = record.snapshot.replace(earlier);
             record.lost += 1;
             record.fall_back_to_rest();
             record.tell(Reason::SnapshotCorrupt.as_str(), message);
+            bad
         }
         None => {
             if let Some(s) = &mut record.snapshot {
@@ -227,6 +239,7 @@ fn quarantine(record: &mut ActorRecord, e: &Error) {
             }
             record
                 .tell(Reason::SnapshotCorrupt.as_str(), format!("generation {bad} failed verification: {}", e.message));
+            None
         }
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Start {
     pub(crate) source: Source,
     pub(crate) wanted: Wanted,
     pub(crate) parent: Option<Digest>,
+    /// With the golden snapshot of its template.
+    pub(crate) begins: bool,
     platform: Option<Arc<Platform>>,
     idle_timeout: Option<Duration>,
 }
@@ -35,6 +37,7 @@ impl Start {
             uid: actor.uid.clone(),
             activation: Activation(actor.activation.0 + 1),
             template_uid: actor.template_uid.clone(),
+            begins: self.begins,
             class: match &self.wanted {
                 Wanted::Pinned(revision) => revision.reference.class.clone(),
                 Wanted::OfPool { .. } => self.template.class.clone(),
@@ -68,7 +71,15 @@ impl Core {
             let needs = ate_sandbox::capability::needs(&template.resource.spec);
             let capabilities = needs.into_iter().map(str::to_owned).collect();
             let wanted = Wanted::OfPool { capabilities };
-            return Ok(Start { template, source: Source::Boot, wanted, parent: None, platform: None, idle_timeout });
+            return Ok(Start {
+                template,
+                source: Source::Boot,
+                wanted,
+                parent: None,
+                begins: false,
+                platform: None,
+                idle_timeout,
+            });
         };
         self.check_usable(name, &snapshot)?;
         let revision = self.trusted_revision(&snapshot.sandbox)?;
@@ -76,9 +87,10 @@ impl Core {
         let platform = self.catalog.platforms.get(&snapshot.platform).map(|p| p.value);
         Ok(Start {
             template,
-            source: Source::Snapshot(snapshot.reference()),
+            source: snapshot.source(),
             wanted: Wanted::Pinned(revision),
             parent: Some(snapshot.manifest),
+            begins: own.is_none(),
             platform,
             idle_timeout,
         })

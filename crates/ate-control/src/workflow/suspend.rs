@@ -15,12 +15,15 @@ use ate_api::{
     resource::template::Scope,
 };
 use ate_sandbox::capability;
-use ate_store::Transaction;
+use ate_store::{Expect, Transaction};
 
 use crate::{
     core::Core,
     db::Stored,
-    records::{ActorRecord, ConfigKey, Location, Phase, Seat, Snapshot, SnapshotRecord, keys, now_ms, pack, to_json},
+    records::{
+        ActorRecord, Base, ConfigKey, Location, Phase, Seat, Snapshot, SnapshotRecord, TemplateRecord, keys, now_ms,
+        pack, to_json,
+    },
     scheduler::Stage,
     workflow::{
         live::WORTH_WRITING,
@@ -157,6 +160,7 @@ impl Core {
             _ => CaptureTarget::External { location: snapshots.location.clone() },
         };
         let timeout = self.options.capture_timeout;
+        let base = self.base_for(actor, seat, &template.value).filter(|_| scope == Scope::Full);
         let call = self.node.capture(Capture {
             worker: seat.worker.clone(),
             actor: ActorIdentity { name: name.clone(), uid: actor.uid.clone() },
@@ -164,14 +168,30 @@ impl Core {
             generation: actor.last_generation,
             scope,
             parent: seat.parent.clone(),
+            base: base.as_ref().map(Base::reference),
             target,
             timeout,
         });
         let captured = tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| {
             Err(Error::new(Reason::DeadlineExceeded, format!("the snapshot was not written within {timeout:?}")))
         })?;
-        verify::captured(&captured, &actor.uid, actor.activation, actor.last_generation)?;
-        Ok(self.snapshot_of(actor, seat, scope, captured))
+        let offered = base.as_ref().map(|b| &b.manifest);
+        verify::captured(&captured, &actor.uid, actor.activation, actor.last_generation, offered)?;
+        Ok(self.snapshot_of(actor, seat, scope, base, captured))
+    }
+
+    /// What a snapshot of this activation may rest on: the golden one it began from, or the base of its own one it
+    /// began from. One that began from a whole snapshot of its own writes a whole one: nothing else keeps that.
+    fn base_for(&self, actor: &ActorRecord, seat: &Seat, template: &TemplateRecord) -> Option<Base> {
+        let parent = seat.parent.as_ref()?;
+        let revision = self.catalog.revisions.get(&seat.sandbox)?;
+        if !revision.value.capabilities.iter().any(|c| c == capability::SNAPSHOT_BASE) {
+            return None;
+        }
+        match actor.snapshot.iter().chain(&actor.fallback).find(|s| s.manifest == *parent) {
+            Some(own) => own.base.clone(),
+            None => template.golden.as_ref().filter(|g| g.manifest == *parent)?.as_base(),
+        }
     }
 
     /// Everybody starts from the golden one, so it holds all that the class can keep.
@@ -235,7 +255,14 @@ impl Core {
         Ok(written)
     }
 
-    fn snapshot_of(&self, actor: &ActorRecord, seat: &Seat, scope: Scope, captured: Captured) -> Snapshot {
+    fn snapshot_of(
+        &self,
+        actor: &ActorRecord,
+        seat: &Seat,
+        scope: Scope,
+        base: Option<Base>,
+        captured: Captured,
+    ) -> Snapshot {
         Snapshot {
             manifest: captured.manifest,
             scope,
@@ -248,6 +275,7 @@ impl Core {
             platform: seat.platform.clone(),
             size: captured.size,
             created_ms: now_ms(),
+            base: base.filter(|_| captured.needs_base),
             quarantined: None,
         }
     }
@@ -271,6 +299,14 @@ impl Core {
             .put(keys::snapshot(&snapshot.manifest), pack(&index)?)
             .put(keys::by_config(&snapshot.sandbox, &snapshot.manifest), &b""[..])
             .delete(keys::busy(name));
+        if let Some(base) = &snapshot.base {
+            tx = tx.put(keys::by_base(&base.manifest, &snapshot.manifest), &b""[..]);
+            // The entry of a snapshot before this one has kept it until now; otherwise it must not be leaving.
+            let kept = |s: &Snapshot| s.base.as_ref().is_some_and(|b| b.manifest == base.manifest);
+            if !record.snapshot.iter().chain(&record.fallback).any(kept) {
+                tx = tx.check(keys::snapshot(&base.manifest), Expect::Present);
+            }
+        }
         if let Some(seat) = &record.seat
             && self.catalog.platforms.get(&seat.platform).is_none()
             && let Some(worker) = self.scheduler.worker(&seat.worker)
@@ -333,7 +369,10 @@ impl Core {
 }
 
 /// Takes a snapshot out of the indexes and puts it into the deletion queue.
-pub(crate) fn discard(tx: Transaction, old: &Snapshot) -> Result<Transaction, Error> {
+pub(crate) fn discard(mut tx: Transaction, old: &Snapshot) -> Result<Transaction, Error> {
+    if let Some(base) = &old.base {
+        tx = tx.delete(keys::by_base(&base.manifest, &old.manifest));
+    }
     Ok(tx
         .delete(keys::snapshot(&old.manifest))
         .delete(keys::by_config(&old.sandbox, &old.manifest))

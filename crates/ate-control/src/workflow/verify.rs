@@ -13,6 +13,12 @@ struct Owner {
     generation: u64,
     activation: Activation,
     actor: OwnerActor,
+    base: Option<OwnerBase>,
+}
+
+#[derive(Deserialize)]
+struct OwnerBase {
+    manifest: Digest,
 }
 
 #[derive(Deserialize)]
@@ -20,8 +26,14 @@ struct OwnerActor {
     uid: Uid,
 }
 
-/// The manifest is the one its digest names, and is of exactly this capture.
-pub(crate) fn captured(captured: &Captured, actor: &Uid, activation: Activation, generation: u64) -> Result<(), Error> {
+/// The manifest is the one its digest names, is of exactly this capture, and rests on nothing but what was `offered`.
+pub(crate) fn captured(
+    captured: &Captured,
+    actor: &Uid,
+    activation: Activation,
+    generation: u64,
+    offered: Option<&Digest>,
+) -> Result<(), Error> {
     let wrong = |what: &str| Err(Error::new(Reason::ManifestInvalid, format!("the node returned a manifest {what}")));
     if Digest::of(&captured.manifest_json) != captured.manifest {
         return wrong("that does not match its digest");
@@ -32,5 +44,10 @@ pub(crate) fn captured(captured: &Captured, actor: &Uid, activation: Activation,
     if owner.actor.uid != *actor || owner.activation != activation || owner.generation != generation {
         return wrong("of another capture");
     }
-    Ok(())
+    match owner.base {
+        None if captured.needs_base => wrong("without the base it says it needs"),
+        Some(_) if !captured.needs_base => wrong("with a base it says it does not need"),
+        Some(base) if Some(&base.manifest) != offered => wrong("that rests on a snapshot that is not kept for it"),
+        _ => Ok(()),
+    }
 }

@@ -43,6 +43,14 @@ pub struct State {
     pub reports: BTreeMap<WorkerId, WorkerReport>,
     pub snapshots: HashSet<Digest>,
     pub deleted: Vec<Digest>,
+    /// The herder writes differences when it may.
+    pub differences: bool,
+    /// What it rests its snapshots on without being asked to.
+    pub unasked: Option<Digest>,
+    /// Snapshots that hold only differences, and from what.
+    pub bases: HashMap<Digest, Digest>,
+    /// The set of the last collection.
+    pub live: LiveSet,
     pub capabilities: Vec<String>,
     pub highest: HashMap<Uid, Activation>,
     /// Actors that were on two workers at once.
@@ -224,21 +232,28 @@ impl NodeAgent for Script {
     }
 
     async fn prepare(&self, prepare: Prepare) -> Result<(), Error> {
-        self.call("prepare", prepare.worker.to_string()).await
+        let (worker, template) = (&prepare.worker, &prepare.template.name.name);
+        let snapshot = prepare.snapshot.as_ref().map_or("nothing", |s| s.manifest.as_str());
+        let how = if prepare.standby { "standby" } else { "plain" };
+        self.call("prepare", format!("{worker} {template} {how} {snapshot}")).await
     }
 
     async fn activate(&self, a: Activate) -> Result<Activated, Error> {
         let from = match &a.source {
             Source::Boot => "boot".to_owned(),
-            Source::Snapshot(s) => s.manifest.to_string(),
+            Source::Snapshot { snapshot, .. } => snapshot.manifest.to_string(),
         };
         let detail = format!("{} {} {} {from} {}", a.worker, a.actor.name, a.activation, a.sandbox.config_label());
         self.with(|s| {
             Script::fence(s, &a.worker, &a.actor.uid, a.activation)?;
-            if let Source::Snapshot(snapshot) = &a.source
-                && !s.snapshots.contains(&snapshot.manifest)
-            {
-                return Err(Error::new(Reason::SnapshotNotFound, "the snapshot is not there"));
+            if let Source::Snapshot { snapshot, base } = &a.source {
+                if !s.snapshots.contains(&snapshot.manifest) {
+                    return Err(Error::new(Reason::SnapshotNotFound, "the snapshot is not there"));
+                }
+                let base = base.as_ref().map(|b| &b.manifest);
+                if s.bases.get(&snapshot.manifest) != base || base.is_some_and(|b| !s.snapshots.contains(b)) {
+                    return Err(Error::new(Reason::SnapshotCorrupt, "the base is another or not there"));
+                }
             }
             let elsewhere =
                 s.seats.iter().any(|(w, x)| *w != a.worker && x.as_ref().is_some_and(|x| x.actor == a.actor.uid));
@@ -259,21 +274,29 @@ impl NodeAgent for Script {
             format!("{} {} {} {:?} {:?}", c.actor.name, c.activation, c.generation, c.scope, c.target),
         )
         .await?;
+        let unasked = self.with(|s| s.unasked.clone());
+        let base = c.base.map(|b| b.manifest).filter(|_| self.with(|s| s.differences)).or(unasked);
         let manifest_json = serde_json::to_vec(&serde_json::json!({
             "generation": c.generation,
             "activation": c.activation,
             "actor": {"uid": c.actor.uid},
+            "base": base.as_ref().map(|manifest| serde_json::json!({ "manifest": manifest })),
         }))
         .unwrap();
         let manifest = Digest::of(&manifest_json);
-        self.with(|s| s.snapshots.insert(manifest.clone()));
+        self.with(|s| {
+            s.snapshots.insert(manifest.clone());
+            if let Some(base) = &base {
+                s.bases.insert(manifest.clone(), base.clone());
+            }
+        });
         let location = match c.target {
             CaptureTarget::Local => SnapshotLocation::Local,
             CaptureTarget::External { location } => SnapshotLocation::External {
                 prefix: format!("{location}/actors/{}/{:08}-{}", c.actor.uid, c.generation, c.activation),
             },
         };
-        Ok(Captured { manifest, manifest_json, size: 1000, location })
+        Ok(Captured { manifest, manifest_json, size: 1000, location, needs_base: base.is_some() })
     }
 
     async fn thaw(&self, worker: &WorkerId, activation: Activation) -> Result<(), Error> {
@@ -305,7 +328,8 @@ impl NodeAgent for Script {
         Ok(())
     }
 
-    async fn collect(&self, _: LiveSet) -> Result<(), Error> {
+    async fn collect(&self, live: LiveSet) -> Result<(), Error> {
+        self.with(|s| s.live = live);
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use ate_store::EmbeddedStore;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 
-use super::node::Script;
+use super::node::{Script, State};
 
 /// Nothing in these tests takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -54,9 +54,17 @@ pub fn options() -> Options {
 /// Contract version of the scripted class.
 const CONTRACT: u32 = 1;
 
+/// Two classes that differ in nothing but their names, and one that is no sandbox.
 pub fn classes() -> Registry {
+    let mut open = class("open");
+    open.descriptor.required_assets.clear();
+    open.descriptor.isolation = Isolation::None;
+    Registry::of([class("gvisor"), class("other"), open], CONTRACT).unwrap()
+}
+
+fn class(name: &str) -> Herder {
     let descriptor = ClassDescriptor {
-        name: "gvisor".into(),
+        name: name.into(),
         driver_name: "scripted".into(),
         driver_version: "0".into(),
         contract_version: CONTRACT,
@@ -74,14 +82,13 @@ pub fn classes() -> Registry {
         image_format: Default::default(),
         isolation: Default::default(),
     };
-    let open = ClassDescriptor {
-        name: "open".into(),
-        required_assets: Vec::new(),
-        isolation: Isolation::None,
-        ..descriptor.clone()
-    };
-    let herder = |descriptor| Herder { descriptor, program: "/nonexistent/ateom".into() };
-    Registry::of([descriptor, open].map(herder), CONTRACT).unwrap()
+    Herder { descriptor, program: format!("/nonexistent/ateom-{name}").into() }
+}
+
+/// The object, for another class than the default one.
+pub fn of_class(mut object: Value, class: &str) -> Value {
+    object["spec"]["sandboxClass"] = class.into();
+    object
 }
 
 pub fn sandbox_config(name: &str, byte: char, default: bool) -> Value {
@@ -129,7 +136,13 @@ impl World {
 
     /// A default configuration, a pool, the atespace and the template `counter`, ready.
     pub async fn ready(options: Options, workers: u32) -> World {
+        World::ready_with(options, workers, |_| ()).await
+    }
+
+    /// As [`World::ready`], with a node that is set up first.
+    pub async fn ready_with(options: Options, workers: u32, set_up: impl FnOnce(&mut State)) -> World {
         let w = World::empty(options).await;
+        w.node.with(set_up);
         w.apply(sandbox_config("gvisor-default", 'a', true)).await.unwrap();
         w.apply(pool("pool", workers)).await.unwrap();
         w.apply(atespace("default")).await.unwrap();
@@ -161,16 +174,24 @@ impl World {
     }
 
     /// The whole process dies and starts again: new control plane over the same store, a node without workers.
-    pub async fn restart(mut self) -> World {
+    pub async fn restart(self) -> World {
+        self.restart_after(async |_| ()).await
+    }
+
+    /// As [`World::restart`], with something done to the store in between.
+    pub async fn restart_after(mut self, change: impl AsyncFnOnce(&EmbeddedStore)) -> World {
         self.process.take().unwrap().shutdown_background();
         let (dir, options, old) = (self.dir.clone(), self.options.clone(), self.node.clone());
         drop(self);
         // The store is free once the last task of the dead process is gone.
         let path = dir.path().join("store");
         eventually("the store is free", async || EmbeddedStore::open(&path).is_ok()).await;
+        change(&EmbeddedStore::open(&path).unwrap()).await;
         let node = Script::new();
-        let kept = old.with(|s| (s.snapshots.clone(), s.highest.clone()));
-        node.with(|s| (s.snapshots, s.highest) = kept);
+        let kept = old.with(|s| (s.snapshots.clone(), s.highest.clone(), s.bases.clone()));
+        node.with(|s| (s.snapshots, s.highest, s.bases) = kept);
+        let able = old.with(|s| (s.capabilities.clone(), s.differences));
+        node.with(|s| (s.capabilities, s.differences) = able);
         World::open(options, dir, node).await
     }
 

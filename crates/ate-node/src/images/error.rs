@@ -19,6 +19,9 @@ pub enum ImageError {
     Unavailable { image: String, message: String },
     #[error("no space left on the disk of the node while unpacking image {image}")]
     DiskFull { image: String },
+    /// A program of the machine that building needs.
+    #[error("the node lacks the program {program}")]
+    ProgramMissing { program: &'static str, package: &'static str },
     /// The local disk failed.
     #[error("{action} failed: {message}")]
     Io { action: String, message: String },
@@ -56,6 +59,9 @@ impl ImageError {
 impl From<ImageError> for Error {
     fn from(e: ImageError) -> Error {
         let (reason, hint) = match &e {
+            ImageError::ProgramMissing { package, .. } => {
+                (Reason::Unavailable, &*format!("install the Debian package {package} on the node"))
+            }
             ImageError::NotFound { .. } => {
                 (Reason::ImageNotFound, "check the reference: oci:DIR[:TAG], docker-archive:FILE[:TAG] or a registry")
             }

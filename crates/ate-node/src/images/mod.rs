@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/blobs/sha256-DIGEST     manifests and configurations, verified again whenever they are read
 //! ROOT/layers/sha256-CHAIN/    one unpacked layer, for overlayfs; never changed once it has this name
+//! ROOT/erofs/sha256-CHAIN/     an image as one file, for classes that want it so (see [`erofs`])
 //! ROOT/tmp/                    being made; emptied at start
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 mod credentials;
 mod document;
+mod erofs;
 mod error;
 mod layer;
 mod merged;
@@ -37,6 +39,7 @@ use source::Source;
 use store::Store;
 
 pub use document::ImageConfig;
+pub use erofs::ImageFile;
 pub use error::ImageError;
 pub use user::User;
 
@@ -67,18 +70,21 @@ impl Image {
 pub struct ImageCache(Arc<Inner>);
 
 struct Inner {
-    store: Store,
+    store: Arc<Store>,
     known: Mutex<HashMap<Digest, Known>>,
     /// By reference and wanted digest.
     flights: Flights<(String, Option<Digest>), Result<Arc<Image>, ImageError>>,
     /// By chain id.
     layers: Flights<Digest, Result<(), ImageError>>,
+    /// By the path of the highest layer.
+    files: Flights<Option<PathBuf>, Result<ImageFile, ImageError>>,
     /// Read by whoever adds or loads, written by the collector, which never waits for it.
     gate: RwLock<()>,
 }
 
 struct Known {
     image: Arc<Image>,
+    file: Option<ImageFile>,
     used: Instant,
 }
 
@@ -86,10 +92,10 @@ impl ImageCache {
     /// Opens the cache and removes what a crash left behind. One owner at a time.
     pub async fn open(root: impl Into<PathBuf>) -> Result<Self, ImageError> {
         let root = root.into();
-        let store = blocking("cache", move || Store::open(&root)).await?;
+        let store = Arc::new(blocking("cache", move || Store::open(&root)).await?);
         let known = Mutex::default();
-        let (flights, layers) = (Flights::default(), Flights::default());
-        Ok(ImageCache(Arc::new(Inner { store, known, flights, layers, gate: RwLock::new(()) })))
+        let (flights, layers, files) = (Flights::default(), Flights::default(), Flights::default());
+        Ok(ImageCache(Arc::new(Inner { store, known, flights, layers, files, gate: RwLock::new(()) })))
     }
 
     /// Asks the source what the reference names now, fetches what is missing and unpacks it.
@@ -121,6 +127,25 @@ impl ImageCache {
         Ok(loaded.map(|image| self.remember(image)))
     }
 
+    /// The image as one file: from memory if it was asked for before, else built, which takes as long as copying
+    /// the image. Images of the same layers share it.
+    pub async fn as_file(&self, image: &Arc<Image>) -> Result<ImageFile, ImageError> {
+        if let Some(file) = self.known().get(&image.digest).and_then(|known| known.file.clone()) {
+            return Ok(file);
+        }
+        let (cache, wanted) = (self.clone(), image.clone());
+        let work = async move {
+            let _gate = cache.0.gate.read().await;
+            cache.0.store.as_file(&wanted).await
+        };
+        let lost = || ImageError::Io { action: format!("building {}", image.digest), message: "the task died".into() };
+        let file = self.0.files.run(image.layers.last().cloned(), work).await.ok_or_else(lost)??;
+        if let Some(known) = self.known().get_mut(&image.digest) {
+            known.file = Some(file.clone());
+        }
+        Ok(file)
+    }
+
     /// Removes images that are not in `live` and were not asked for within `min_age`, and layers nobody needs
     /// any more. Returns the images removed. Does nothing while an image is being fetched.
     pub async fn collect(&self, live: &HashSet<Digest>, min_age: Duration) -> Result<Vec<Digest>, ImageError> {
@@ -143,7 +168,7 @@ impl ImageCache {
 
     fn remember(&self, image: Image) -> Arc<Image> {
         let image = Arc::new(image);
-        let known = Known { image: image.clone(), used: Instant::now() };
+        let known = Known { image: image.clone(), file: None, used: Instant::now() };
         self.known().insert(image.digest.clone(), known);
         image
     }

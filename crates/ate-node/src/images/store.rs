@@ -6,15 +6,16 @@ use std::{
     io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use ate_api::id::Digest;
 
 use super::{
-    Image, ImageError, blocking,
+    Image, ImageError, ImageFile, blocking,
     document::{self, Blob, Document, MAX_DOCUMENT},
-    layer,
+    erofs, layer,
     reference::Reference,
     source::Source,
 };
@@ -31,6 +32,7 @@ const MAX_LAYER_BLOB: u64 = 16 << 30;
 pub(super) struct Store {
     blobs: PathBuf,
     layers: PathBuf,
+    erofs: PathBuf,
     tmp: PathBuf,
 }
 
@@ -51,8 +53,9 @@ impl Store {
         let failed = |e: io::Error| ImageError::io("cache", "opening the image cache", root, e);
         disk::private_dir(root).map_err(failed)?;
         let root = root.canonicalize().map_err(failed)?;
-        let store = Store { blobs: root.join("blobs"), layers: root.join("layers"), tmp: root.join("tmp") };
-        for dir in [&store.blobs, &store.layers, &store.tmp] {
+        let [blobs, layers, erofs, tmp] = ["blobs", "layers", "erofs", "tmp"].map(|dir| root.join(dir));
+        let store = Store { blobs, layers, erofs, tmp };
+        for dir in [&store.blobs, &store.layers, &store.erofs, &store.tmp] {
             disk::private_dir(dir).map_err(failed)?;
         }
         disk::clear(&store.tmp).map_err(failed)?;
@@ -176,17 +179,39 @@ impl Store {
         blocking(diff_id_label(chain), unpack).await
     }
 
-    /// Removes documents and layers that no image of `keep` needs and that are older than `min_age`.
+    /// Async. All layers of an image as one filesystem; built if it is not here.
+    pub(super) async fn as_file(self: &Arc<Self>, image: &Image) -> Result<ImageFile, ImageError> {
+        // The highest layer's name says what is below it as well.
+        let Some(name) = image.layers.last().and_then(|l| l.file_name()) else {
+            return Err(ImageError::invalid(&image.digest, "it has no layers"));
+        };
+        let dir = self.erofs.join(name);
+        let (store, at) = (self.clone(), dir.clone());
+        let look = move || match erofs::load(&at) {
+            Some(found) => Ok(Some(found)),
+            None => store.discard(&at).map(|()| None),
+        };
+        if let Some(found) = blocking(&image.digest, look).await? {
+            return Ok(found);
+        }
+        erofs::build(&image.digest, &image.layers, &dir, &self.tmp).await?;
+        let lost = || ImageError::Io { action: format!("reading {}", dir.display()), message: "it is gone".into() };
+        erofs::load(&dir).ok_or_else(lost)
+    }
+
+    /// Removes documents, layers and filesystems that no image of `keep` needs and that are older than `min_age`.
     /// Returns the images among them.
     pub(super) fn collect(&self, keep: &HashSet<Digest>, min_age: Duration) -> Result<Vec<Digest>, ImageError> {
         let mut keep_blobs = keep.clone();
-        let mut keep_layers = HashSet::new();
+        let (mut keep_layers, mut keep_erofs) = (HashSet::new(), HashSet::new());
         for digest in keep {
             let Some(Ok(Document::Manifest { config, .. })) = self.blob(digest)?.map(|b| document::parse(&b)) else {
                 continue;
             };
             if let Some(Ok((_, diff_ids))) = self.blob(&config.digest)?.map(|b| document::parse_config(&b)) {
-                keep_layers.extend(chain_ids(&diff_ids));
+                let chains = chain_ids(&diff_ids);
+                keep_erofs.extend(chains.last().cloned());
+                keep_layers.extend(chains);
             }
             keep_blobs.insert(config.digest);
         }
@@ -197,8 +222,10 @@ impl Store {
             }
             self.discard(&self.blob_path(&digest))?;
         }
-        for chain in self.old(&self.layers, min_age, &keep_layers)? {
-            self.discard(&self.layer_path(&chain))?;
+        for (dir, keep) in [(&self.erofs, keep_erofs), (&self.layers, keep_layers)] {
+            for chain in self.old(dir, min_age, &keep)? {
+                self.discard(&dir.join(format!("sha256-{chain}")))?;
+            }
         }
         Ok(removed)
     }

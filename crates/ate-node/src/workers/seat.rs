@@ -26,6 +26,8 @@ pub(crate) struct Seat {
     pub(crate) spec_digest: ate_api::id::Digest,
     pub(crate) images: Vec<Image>,
     pub(crate) sandbox: SandboxRef,
+    /// What the herder can tell differences from: the base of the snapshot it was restored from, or that one.
+    pub(crate) base: Option<ate_api::id::Digest>,
 }
 
 impl Seat {

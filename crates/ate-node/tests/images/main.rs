@@ -4,6 +4,7 @@
 mod support;
 
 mod cache;
+mod erofs;
 mod hostile;
 mod layers;
 mod registry;

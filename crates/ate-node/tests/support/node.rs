@@ -197,6 +197,7 @@ pub fn capture(worker: &WorkerId, actor: &ActorIdentity, activation: u64, target
         generation: 1,
         scope: Scope::Full,
         parent: None,
+        base: None,
         target,
         timeout: LONG,
     }
@@ -207,11 +208,11 @@ pub fn external() -> CaptureTarget {
 }
 
 pub fn restored(captured: &Captured) -> Source {
-    Source::Snapshot(SnapshotRef {
-        manifest: captured.manifest.clone(),
-        scope: Scope::Full,
-        location: captured.location.clone(),
-    })
+    Source::Snapshot { snapshot: reference(captured), base: None }
+}
+
+pub fn reference(captured: &Captured) -> SnapshotRef {
+    SnapshotRef { manifest: captured.manifest.clone(), scope: Scope::Full, location: captured.location.clone() }
 }
 
 /// One request on a connection of its own: the body.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ate_api::id::Digest;
+use ate_api::{id::Digest, resource::template::Scope};
 use serde::Deserialize;
 
 use super::{ENCODING_ZSTD, FORMAT_VERSION, MANIFEST_NAME, MAX_BYTES, MEDIA_TYPE, Manifest};
@@ -65,6 +65,11 @@ impl Manifest {
         name("template.namespace", &self.template.namespace)?;
         name("template.name", &self.template.name)?;
 
+        if let Some(base) = &self.base {
+            ensure(self.scope == Scope::Full, || "base is there, but scope is not Full".to_owned())?;
+            ensure(self.parent.is_some(), || "base is there, but parent is not".to_owned())?;
+            base.location.iter().try_for_each(|l| text("base.location", l))?;
+        }
         self.check_machine()?;
         self.check_sandbox_info()?;
         count("images", self.images.len(), MAX_IMAGES)?;

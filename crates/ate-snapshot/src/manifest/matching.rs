@@ -1,6 +1,6 @@
 //! Whether a snapshot fits: this machine, the sandbox recorded for it, and the actor that wants it.
 //!
-//! All three are asked before anything is started. A snapshot of scope `Data` holds a plain archive of files:
+//! And whether the base fits that it may rest on. All of it is asked before anything is started. A snapshot of scope `Data` holds a plain archive of files:
 //! it fits every machine and every sandbox, and only has to have the right owner.
 
 use std::collections::BTreeSet;
@@ -54,6 +54,39 @@ impl Manifest {
             return Err(Error::Sandbox(format!("{who} asset {name} with digest {}", sha256.short())));
         }
         Ok(())
+    }
+
+    /// A snapshot rests on the base recorded for it or on none. A base is whole, so that there never is a chain, and of
+    /// the same template, sandbox and images, because the differences mean nothing with others.
+    pub fn check_base(&self, recorded: Option<(&Digest, &Manifest)>) -> Result<(), Error> {
+        let (needed, digest, base) = match (&self.base, recorded) {
+            (None, None) => return Ok(()),
+            (Some(needed), Some((digest, base))) => (&needed.manifest, digest, base),
+            (Some(needed), None) => {
+                return Err(Error::Base(format!("it needs {}, and none is recorded for it", needed.manifest.short())));
+            }
+            (None, Some((digest, _))) => {
+                return Err(Error::Base(format!("it needs none, and {} is recorded for it", digest.short())));
+            }
+        };
+        let wrong = |what: String| Err(Error::Base(format!("{}: {what}", digest.short())));
+        if needed != digest {
+            return wrong(format!("it needs another, {}", needed.short()));
+        }
+        if base.base.is_some() {
+            return wrong("that one is not whole itself".to_owned());
+        }
+        if base.scope != Scope::Full {
+            return wrong("that one holds no memory".to_owned());
+        }
+        if base.images != self.images {
+            return wrong("that one was made from other images".to_owned());
+        }
+        let fits = base
+            .check_owner(&self.actor.uid, &self.template.uid, &self.template.spec_digest)
+            .and_then(|()| base.check_sandbox(&self.sandbox.sandbox))
+            .and_then(|()| base.check_platform(&self.platform));
+        fits.or_else(|e| wrong(e.to_string()))
     }
 
     /// An actor is restored from its own snapshots or from the golden one of its template, never from another's.

@@ -45,6 +45,9 @@ pub struct Manifest {
     /// Manifest this one's activation was restored from; none after a boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Digest>,
+    /// What the files differ from: without it they are of no use. None: they are whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
     pub platform: Platform,
     pub sandbox: SandboxInfo,
     pub images: Vec<Image>,
@@ -81,6 +84,17 @@ pub struct Platform {
     /// CPU feature flags of the machine, sorted. A restore needs all of them.
     pub cpu_features: Vec<String>,
     pub kernel_release: String,
+}
+
+/// A whole snapshot that another one rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Base {
+    /// sha256 of its manifest.
+    pub manifest: Digest,
+    /// Its prefix in object storage when this one was written; for people. None: it was on the node only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
 }
 
 /// What ran it: the pinned sandbox and the driver that drove it.

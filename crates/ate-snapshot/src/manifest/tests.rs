@@ -8,7 +8,7 @@ use ate_api::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{MAX_BYTES, Manifest};
+use super::{Base, MAX_BYTES, Manifest};
 use crate::{
     Error,
     sample::{self, ACTOR, TEMPLATE, file, manifest},
@@ -22,6 +22,9 @@ fn read(value: &Value) -> Result<Manifest, Error> {
 /// The example with one thing changed.
 fn with(pointer: &str, value: Value) -> Value {
     let mut json = sample::json();
+    if pointer == "/base" {
+        json["base"] = Value::Null;
+    }
     *json.pointer_mut(pointer).unwrap_or_else(|| panic!("no {pointer}")) = value;
     json
 }
@@ -109,6 +112,9 @@ fn a_manifest_with_a_hostile_value_is_refused() {
         ("/images/0/reference", json!(long)),
         ("/scope", json!("full")),
         ("/createdAt", json!("yesterday")),
+        ("/base", json!({"manifest": "00"})),
+        ("/base", json!({"manifest": Digest::of(b"x"), "location": long})),
+        ("/base", json!({"manifest": Digest::of(b"x"), "location": "file:///a\nb"})),
     ];
     for (pointer, value) in cases {
         let e = read(&with(pointer, value.clone())).expect_err(&format!("{pointer} = {value}"));
@@ -181,6 +187,67 @@ fn a_snapshot_of_another_actor_or_template_is_refused_and_the_golden_is_not() {
     m.actor.atespace = "ate-golden".to_owned();
     m.check_owner(&other, &uid(TEMPLATE), &spec).unwrap();
     assert!(m.check_owner(&other, &other, &spec).is_err());
+}
+
+/// The golden snapshot of the example's template, and the example as one that rests on it.
+fn based() -> (Manifest, Manifest) {
+    let mut golden = Manifest { parent: None, generation: 1, ..manifest() };
+    golden.actor.atespace = "ate-golden".to_owned();
+    golden.actor.uid = Uid::generate();
+    let base = Base { manifest: golden.digest(), location: Some("file:///objects/golden".to_owned()) };
+    (golden, Manifest { base: Some(base), ..manifest() })
+}
+
+#[test]
+fn a_snapshot_that_rests_on_another_says_so_and_one_that_does_not_says_nothing() {
+    let (golden, based) = based();
+    let bytes = based.to_bytes();
+    assert_eq!(Manifest::parse_verified(&bytes, &based.digest()).unwrap(), based);
+    assert_eq!(serde_json::to_value(&based).unwrap()["base"]["manifest"], golden.digest().as_str());
+    assert!(serde_json::to_value(manifest()).unwrap().get("base").is_none());
+}
+
+#[test]
+fn only_memory_that_was_restored_can_rest_on_a_base() {
+    let (_, based) = based();
+    based.check().unwrap();
+    for wrong in [Manifest { scope: Scope::Data, ..based.clone() }, Manifest { parent: None, ..based }] {
+        assert_eq!(wrong.check().unwrap_err().reason(), Reason::ManifestInvalid);
+    }
+}
+
+#[test]
+fn a_base_must_be_the_recorded_one_whole_and_made_alike() {
+    let (golden, based) = based();
+    let digest = golden.digest();
+    based.check_base(Some((&digest, &golden))).unwrap();
+    manifest().check_base(None).unwrap();
+
+    let refused = |snapshot: &Manifest, recorded: Option<(&Digest, &Manifest)>, word: &str| {
+        let e = snapshot.check_base(recorded).unwrap_err();
+        assert_eq!(e.reason(), Reason::ManifestInvalid);
+        assert!(e.to_string().contains(word), "{e}");
+    };
+    refused(&based, None, "none is recorded");
+    refused(&manifest(), Some((&digest, &golden)), "needs none");
+    refused(&based, Some((&Digest::of(b"other"), &golden)), "another");
+    let with = |change: &dyn Fn(&mut Manifest)| {
+        let mut changed = golden.clone();
+        change(&mut changed);
+        changed
+    };
+    let cases: [(&str, Manifest); 7] = [
+        ("not whole", with(&|m| m.base.clone_from(&based.base))),
+        ("no memory", with(&|m| m.scope = Scope::Data)),
+        ("other images", with(&|m| m.images[0].digest = Digest::of(b"other"))),
+        ("template", with(&|m| m.template.uid = Uid::generate())),
+        ("of actor", with(&|m| m.actor.atespace = "default".to_owned())),
+        ("class", with(&|m| m.sandbox.sandbox.class = "other".to_owned())),
+        ("CPU", with(&|m| m.platform.cpu_features.push("zzz".to_owned()))),
+    ];
+    for (word, wrong) in cases {
+        refused(&based, Some((&digest, &wrong)), word);
+    }
 }
 
 #[test]

@@ -55,6 +55,11 @@ impl Cell<'_> {
         let words = list.into_iter().flatten().filter_map(Value::as_str);
         words.collect::<Vec<_>>().join(",")
     }
+    /// For which template a worker is prepared, and whether all the way.
+    fn prepared(&self) -> String {
+        let standby = if self.yes("/status/standby").is_empty() { "" } else { " (standby)" };
+        self.text("/status/prepared") + standby
+    }
     /// Whether the condition Ready is true, and if not, why.
     fn ready(&self) -> String {
         let Some(condition) = condition(&self.object.value, "Ready") else { return "Unknown".to_owned() };
@@ -148,7 +153,7 @@ fn columns(kind: Kind) -> &'static [Column] {
                     always("ACTOR", |c| c.text("/status/actor")),
                     always("CLASS", |c| c.text("/spec/sandboxClass")),
                     always("CONFIGS", |c| c.list("/status/configs")),
-                    wide("PREPARED", |c| c.text("/status/prepared")),
+                    wide("PREPARED", |c| c.prepared()),
                     wide("NODE", |c| c.text("/spec/node")),
                     wide("ADDRESS", |c| c.text("/status/address")),
                 ]
@@ -258,6 +263,7 @@ mod tests {
             versions: BTreeMap::from([("runsc".into(), "20240729.0".into())]),
             assets: BTreeMap::from([("runsc".into(), "ab".repeat(32))]),
             location: "file:///x".into(),
+            base: None,
         };
         let created = "2026-01-01T00:04:00Z".parse().ok();
         let status = SnapshotViewStatus { size: 12 << 20, current: true, created };
@@ -303,6 +309,7 @@ mod tests {
                 actor: Some("default/a".into()),
                 configs: vec!["c@1".into()],
                 prepared: Some("t".into()),
+                standby: true,
             },
         );
         let asset = view(

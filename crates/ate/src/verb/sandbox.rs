@@ -1,6 +1,12 @@
 //! `ate sandbox import`: brings a sandbox's binaries into the system and names them in a `SandboxConfig`.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+mod collect;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ate_api::{
     Error, Reason,
@@ -42,10 +48,15 @@ pub(crate) enum Sandbox {
 /// Puts each file into the asset store under its digest and applies a SandboxConfig that pins it for this machine's
 /// architecture. An existing config keeps its other architectures and settings and gets a new revision; snapshots made
 /// under an older revision go on using the binaries they name.
+///
+/// With --from, the herder of the class makes the assets out of what a distribution ships: a directory into which its
+/// packages were unpacked, or / where they are installed. ASSET=PATH then replaces or adds single ones.
 #[derive(Args)]
 #[command(after_help = "Examples:
   ate sandbox import --name gvisor-default --default runsc=/usr/bin/runsc
-  ate sandbox import --class gvisor --name gvisor-next runsc=./runsc --config platform=systrap")]
+  ate sandbox import --class gvisor --name gvisor-next runsc=./runsc --config platform=systrap
+  ate sandbox import --class microvm --name microvm-default --default --from .cache/microvm/10.0
+  ate sandbox import --class microvm --name microvm-own --from / kernel=./vmlinux")]
 pub(crate) struct Import {
     /// Sandbox class the binaries are for.
     #[arg(long, default_value = "gvisor")]
@@ -65,8 +76,14 @@ pub(crate) struct Import {
     /// How long to wait.
     #[arg(long, default_value = "2m", value_parser = duration, value_name = "TIME")]
     timeout: Duration,
+    /// Directory with a distribution's packages, from which the class makes its assets.
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
+    /// Where the herders (programs ateom-CLASS) are, for --from [default: beside this program].
+    #[arg(long, env = "ATE_HERDER_DIR", value_name = "DIR")]
+    herder_dir: Option<PathBuf>,
     /// Asset and the file it is in. A .tar, .tar.gz, .tgz or .tar.zst is unpacked into a directory.
-    #[arg(required = true, value_parser = pair, value_name = "ASSET=PATH")]
+    #[arg(required_unless_present = "from", value_parser = pair, value_name = "ASSET=PATH")]
     assets: Vec<(String, String)>,
 }
 
@@ -82,17 +99,35 @@ impl Import {
     /// The first import of a class: its files, as the default configuration.
     pub(crate) fn first(class: &str, name: String, assets: Vec<(String, String)>) -> Import {
         let timeout = Duration::from_secs(120);
-        Import { class: class.to_owned(), name, default: true, config: Vec::new(), no_wait: false, timeout, assets }
+        Import {
+            class: class.to_owned(),
+            name,
+            default: true,
+            config: Vec::new(),
+            no_wait: false,
+            timeout,
+            from: None,
+            herder_dir: None,
+            assets,
+        }
     }
 
     pub(crate) async fn run(self, client: &Client) -> Outcome {
+        let collected = match &self.from {
+            Some(from) => Some(collect::collect(&self.class, from, self.herder_dir.as_deref()).await?),
+            None => None,
+        };
+        let mut files = collected.as_ref().map(|c| c.assets.clone()).unwrap_or_default();
+        files.extend(self.assets.iter().map(|(asset, path)| (asset.clone(), PathBuf::from(path))));
         let mut assets = BTreeMap::new();
-        for (asset, path) in &self.assets {
-            let (imported, media_type) = upload(client, asset, Path::new(path)).await?;
+        for (asset, path) in &files {
+            let (imported, media_type) = upload(client, asset, path).await?;
             let known = if imported.existed { " (was there already)" } else { "" };
             print(&format!("{asset}  sha256:{}  {}{known}\n", imported.sha256, human::size(imported.size)));
-            assets.insert(asset.clone(), pinned(imported, media_type).trying(|| format!("cannot import {path}"))?);
+            let what = || format!("cannot import {}", path.display());
+            assets.insert(asset.clone(), pinned(imported, media_type).trying(what)?);
         }
+        drop(collected);
         let target = Target { kind: Kind::SandboxConfig, space: String::new(), name: Some(self.name.clone()) };
         let what = || format!("cannot apply {target}");
         let (no_wait, timeout) = (self.no_wait, self.timeout);
@@ -212,6 +247,8 @@ mod tests {
             config: config.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
             no_wait: true,
             timeout: Duration::ZERO,
+            from: None,
+            herder_dir: None,
             assets: Vec::new(),
         }
     }

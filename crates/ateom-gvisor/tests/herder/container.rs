@@ -5,15 +5,14 @@ use std::time::Instant;
 use ate_api::Reason;
 use ateom::driver::Scope;
 
-use crate::{
-    app,
-    worker::{LIMIT, NEW, Worker, container, sandbox, workload},
-};
+use ateom_harness::app;
+
+use crate::worker::{LIMIT, NEW, container, sandbox, worker, workload};
 
 #[tokio::test]
 async fn a_container_finds_its_environment_name_hosts_and_identity() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.run("alice", 7, with).await.unwrap();
     assert_eq!(worker.get("/env/COLOUR"), "green");
     assert!(worker.get("/env/PATH").contains("/usr/bin"));
@@ -30,7 +29,7 @@ async fn a_container_finds_its_environment_name_hosts_and_identity() {
 #[tokio::test]
 async fn identity_is_fresh_in_each_clone_of_a_snapshot() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.run("golden", 1, with).await.unwrap();
     assert_eq!(worker.get("/read/run/ate/name"), "golden");
     let snapshot = worker.snapshot_dir("snapshot");
@@ -46,7 +45,7 @@ async fn identity_is_fresh_in_each_clone_of_a_snapshot() {
 #[tokio::test]
 async fn what_one_actor_writes_the_next_does_not_see() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.run("a", 1, with).await.unwrap();
     assert_eq!(worker.get("/write/secret/mine"), "written");
     worker.reset().await;
@@ -58,7 +57,7 @@ async fn what_one_actor_writes_the_next_does_not_see() {
 #[tokio::test]
 async fn log_lines_say_who_wrote_them_in_which_activation() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.run("alice", 3, with).await.unwrap();
     let log = worker.log_dir().join("main.jsonl");
     let deadline = Instant::now() + LIMIT;
@@ -86,7 +85,7 @@ async fn log_lines_say_who_wrote_them_in_which_activation() {
 #[tokio::test]
 async fn a_flooding_actor_fills_two_log_files_and_not_the_disk() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.run("a", 1, with).await.unwrap();
     assert_eq!(worker.get("/log/40000"), "logged"); // 40 MB
     worker.reset().await;
@@ -107,7 +106,7 @@ async fn a_hostile_layer_leads_nowhere_outside() {
     std::os::unix::fs::symlink(&outside, layer.join("etc")).unwrap();
     let mut main = container("main", 8080);
     main.layers = vec![layer.to_string_lossy().into_owned()];
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     let error = worker.run("a", 1, (&sandbox(NEW, "{}"), &workload(vec![main]))).await.unwrap_err();
     assert_eq!(error.reason, Reason::ImageInvalid, "{error}");
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "nothing was written outside");

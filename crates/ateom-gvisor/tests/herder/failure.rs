@@ -5,12 +5,12 @@ use std::{path::Path, process::Command, time::Instant};
 use ate_api::{Error, Reason};
 use ateom::driver::{self as pb, Scope, stats_response::State};
 
-use crate::worker::{LIMIT, NEW, OLD, Worker, container, sandbox, workload};
+use crate::worker::{LIMIT, NEW, OLD, container, sandbox, worker, workload};
 
 #[tokio::test]
 async fn a_full_disk_fails_the_snapshot_and_the_actor_runs_on() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.run("a", 1, with).await.unwrap();
     worker.get("/fill/8");
     assert_eq!(worker.get("/"), "1");
@@ -52,7 +52,7 @@ impl Drop for Tmpfs<'_> {
 #[tokio::test]
 async fn an_open_connection_costs_the_older_generation_its_snapshot_but_not_the_actor() {
     let with = (&sandbox(OLD, "{}"), &workload(vec![container("main", 8080)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.run("a", 1, with).await.unwrap();
     assert_eq!(worker.get("/"), "1");
     let held = std::net::TcpStream::connect((worker.address, 8080)).unwrap();
@@ -67,7 +67,7 @@ async fn an_open_connection_costs_the_older_generation_its_snapshot_but_not_the_
 #[tokio::test]
 async fn an_open_connection_does_not_keep_the_newer_generation_from_saving() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.run("a", 1, with).await.unwrap();
     let held = std::net::TcpStream::connect((worker.address, 8080)).unwrap();
     let snapshot = worker.snapshot_dir("snapshot");
@@ -81,7 +81,7 @@ async fn an_open_connection_does_not_keep_the_newer_generation_from_saving() {
 #[tokio::test]
 async fn a_killed_sandbox_is_reported_and_the_worker_usable_again() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     let mut events = worker.client.events(pb::EventsRequest {}).await.unwrap().into_inner();
     worker.run("a", 5, with).await.unwrap();
     let sandbox = worker.processes().into_iter().find(|(_, name)| name.contains("boot")).unwrap().0;
@@ -99,7 +99,7 @@ async fn a_killed_sandbox_is_reported_and_the_worker_usable_again() {
 #[tokio::test]
 async fn a_prepared_sandbox_that_dies_is_not_used() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.prepare(with).await.unwrap();
     let sandbox = worker.processes().into_iter().find(|(_, name)| name.contains("boot")).unwrap().0;
     Command::new("kill").args(["-9", &sandbox.to_string()]).status().unwrap();
@@ -115,7 +115,7 @@ async fn a_prepared_sandbox_that_dies_is_not_used() {
 #[tokio::test]
 async fn an_actor_that_ends_by_itself_is_reported() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     let mut events = worker.client.events(pb::EventsRequest {}).await.unwrap().into_inner();
     worker.run("a", 1, with).await.unwrap();
     let _ = worker.try_get("/exit/3", LIMIT);
@@ -127,7 +127,7 @@ async fn an_actor_that_ends_by_itself_is_reported() {
 async fn an_actor_that_ends_before_it_is_ready_fails_at_once() {
     let mut main = container("main", 8080);
     main.args = vec!["/nothing".into()];
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     let since = Instant::now();
     let error = worker.run("a", 1, (&sandbox(NEW, "{}"), &workload(vec![main]))).await.unwrap_err();
     assert!(matches!(error.reason, Reason::SandboxFailed | Reason::ActorExited), "{error}");
@@ -139,7 +139,7 @@ async fn an_actor_that_ends_before_it_is_ready_fails_at_once() {
 async fn an_actor_that_never_becomes_ready_fails_with_that_reason() {
     let mut main = container("main", 8080);
     main.readyz = Some(pb::Readyz { path: "/readyz".into(), port: 4444 });
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     let mut activation = worker.activation("a", 1);
     activation.timeout_ms = 1500;
     let request = pb::RunRequest {
@@ -158,7 +158,7 @@ async fn a_reset_cuts_short_a_start_that_would_take_for_ever() {
     let mut main = container("main", 8080);
     main.readyz = Some(pb::Readyz { path: "/readyz".into(), port: 4444 });
     let with = (sandbox(NEW, "{}"), workload(vec![main]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     let activation = Some(worker.activation("a", 1));
     let request = pb::RunRequest { activation, sandbox: Some(with.0), workload: Some(with.1) };
     let mut client = worker.client.clone();
@@ -178,7 +178,7 @@ async fn a_reset_cuts_short_a_start_that_would_take_for_ever() {
 #[tokio::test]
 async fn a_damaged_snapshot_is_an_error_and_never_a_hang() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.run("a", 1, with).await.unwrap();
     let snapshot = worker.snapshot_dir("snapshot");
     worker.checkpoint(1, &snapshot, Scope::Full).await.unwrap();
@@ -198,7 +198,7 @@ async fn a_damaged_snapshot_is_an_error_and_never_a_hang() {
 #[tokio::test]
 async fn an_activation_from_the_past_changes_nothing() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     let outcome = worker.run("a", 7, with).await.unwrap();
     assert_eq!(worker.run("a", 7, with).await.unwrap(), outcome, "asked again, it answers the same");
     assert_eq!(worker.run("a", 6, with).await.unwrap_err().reason, Reason::Fenced);
@@ -213,7 +213,7 @@ async fn an_activation_from_the_past_changes_nothing() {
 #[tokio::test]
 async fn several_containers_need_a_binary_that_can_save_them() {
     let with = (&sandbox(OLD, "{}"), &workload(vec![container("main", 8080), container("side", 8081)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     let error = worker.run("a", 1, with).await.unwrap_err();
     assert_eq!(error.reason, Reason::MissingCapability);
     assert_eq!(worker.processes().len(), 1, "nothing was started");
@@ -224,7 +224,7 @@ async fn a_configuration_that_is_not_what_its_digest_says_starts_nothing() {
     let mut altered = sandbox(NEW, "{}");
     altered.config_json = br#"{"platform":"ptrace"}"#.to_vec();
     let unknown = sandbox(NEW, r#"{"rootfs":"/"}"#);
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     for bad in [&altered, &unknown] {
         let error = worker.run("a", 1, (bad, &workload(vec![container("main", 8080)]))).await.unwrap_err();
         assert_eq!(error.reason, Reason::Invalid, "{error}");
@@ -233,7 +233,7 @@ async fn a_configuration_that_is_not_what_its_digest_says_starts_nothing() {
 
 #[tokio::test]
 async fn binaries_are_asked_what_they_can_do() {
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     let new = worker.probe(sandbox(NEW, "{}")).await.unwrap();
     let all = ["checkpoint.leave-running", "prepare", "snapshot.data", "snapshot.full", "snapshot.multi-container"];
     assert_eq!(new.capabilities, all);

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Instant
 
 use ateom::driver::Scope;
 
-use crate::worker::{LIMIT, NEW, OLD, Worker, container, sandbox, workload};
+use crate::worker::{LIMIT, NEW, OLD, Worker, container, sandbox, worker, workload};
 
 /// Everything a worker could leak.
 #[derive(Debug, PartialEq)]
@@ -57,7 +57,7 @@ async fn many_activations_leave_as_little_as_one() {
         let mut work = workload(vec![main]);
         work.volumes = vec![ateom::driver::Volume { name: "data".into() }];
         let with = (&sandbox(binary, "{}"), &work);
-        let mut worker = Worker::start().await;
+        let mut worker = worker().await;
         let mut first = None;
         for cycle in 0..6u64 {
             worker.prepare(with).await.unwrap();
@@ -125,7 +125,7 @@ async fn a_killed_shim_takes_the_herder_with_it() {
 
 async fn running() -> Worker {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080), container("side", 8081)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.run("a", 1, with).await.unwrap();
     assert!(worker.processes().len() > 3);
     worker.remember(namespaces(worker.pid));

@@ -2,12 +2,12 @@
 
 use ateom::driver::{Scope, stats_response::State};
 
-use crate::worker::{NEW, OLD, Worker, container, sandbox, workload};
+use crate::worker::{NEW, OLD, container, sandbox, worker, workload};
 
 #[tokio::test]
 async fn an_actor_runs_is_saved_and_goes_on_counting_on_another_worker() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
-    let mut first = Worker::start().await;
+    let mut first = worker().await;
     first.run("a", 1, with).await.unwrap();
     assert_eq!(first.get("/"), "1");
     assert_eq!(first.get("/"), "2");
@@ -20,7 +20,7 @@ async fn an_actor_runs_is_saved_and_goes_on_counting_on_another_worker() {
     first.reset().await;
     assert_eq!(first.stats().await.state(), State::Idle);
 
-    let mut second = Worker::start().await;
+    let mut second = worker().await;
     second.restore("a", 2, with, &snapshot).await.unwrap();
     assert_eq!(second.get("/"), "3");
 }
@@ -28,7 +28,7 @@ async fn an_actor_runs_is_saved_and_goes_on_counting_on_another_worker() {
 #[tokio::test]
 async fn another_build_of_the_same_version_saves_and_restores_as_well() {
     let with = (&sandbox("20240729-trixie", "{}"), &workload(vec![container("main", 8080), container("side", 8081)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.run("a", 1, with).await.unwrap();
     assert_eq!((worker.get("/"), worker.get_port(8081, "/")), ("1".into(), "1".into()));
     let snapshot = worker.snapshot_dir("snapshot");
@@ -41,7 +41,7 @@ async fn another_build_of_the_same_version_saves_and_restores_as_well() {
 #[tokio::test]
 async fn a_prepared_worker_restores_without_creating_anything() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.prepare(with).await.unwrap();
     let stats = worker.stats().await;
     assert_eq!((stats.state(), stats.prepared_key.as_str()), (State::Prepared, "test"));
@@ -60,7 +60,7 @@ async fn a_preparation_for_something_else_is_discarded() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
     let mut other = workload(vec![container("main", 9090)]);
     other.key = "other".into();
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.prepare((with.0, &other)).await.unwrap();
     assert!(!worker.run("a", 1, with).await.unwrap().prepared);
     assert_eq!(worker.get("/"), "1");
@@ -69,7 +69,7 @@ async fn a_preparation_for_something_else_is_discarded() {
 #[tokio::test]
 async fn the_older_generation_saves_thaws_and_restores_one_container() {
     let with = (&sandbox(OLD, "{}"), &workload(vec![container("main", 8080)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.run("a", 1, with).await.unwrap();
     assert_eq!(worker.get("/"), "1");
     let snapshot = worker.snapshot_dir("snapshot");
@@ -86,7 +86,7 @@ async fn the_older_generation_saves_thaws_and_restores_one_container() {
 #[tokio::test]
 async fn two_containers_are_saved_and_restored_together() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080), container("main2", 8081)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.run("a", 1, with).await.unwrap();
     assert_eq!((worker.get("/"), worker.get_port(8081, "/")), ("1".into(), "1".into()));
     let snapshot = worker.snapshot_dir("snapshot");
@@ -100,7 +100,7 @@ async fn two_containers_are_saved_and_restored_together() {
 #[tokio::test]
 async fn a_frozen_actor_does_nothing_until_it_is_thawed() {
     let with = (&sandbox(NEW, "{}"), &workload(vec![container("main", 8080)]));
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.run("a", 1, with).await.unwrap();
     let snapshot = worker.snapshot_dir("snapshot");
     let files = worker.checkpoint(1, &snapshot, Scope::Full).await.unwrap();
@@ -119,7 +119,7 @@ async fn durable_directories_survive_without_memory() {
     let mut work = workload(vec![main]);
     work.volumes = vec![ateom::driver::Volume { name: "data".into() }];
     let with = (&sandbox(NEW, "{}"), &work);
-    let mut worker = Worker::start().await;
+    let mut worker = worker().await;
     worker.run("a", 1, with).await.unwrap();
     worker.get("/");
     assert_eq!(worker.get("/write/var/data/note/hello"), "written");

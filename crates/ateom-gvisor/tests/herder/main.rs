@@ -1,6 +1,5 @@
 //! Promises of the herder, kept with the real runsc over the real socket.
 
-mod app;
 mod container;
 mod failure;
 mod leftovers;

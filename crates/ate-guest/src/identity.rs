@@ -1,0 +1,34 @@
+//! What a machine must learn anew whenever it goes on: the time, who it is, and other random numbers.
+
+use std::{
+    fs,
+    path::{Component, Path},
+};
+
+use anyhow::{Context, Result, bail};
+use ate_guest::protocol::Wake;
+use rustix::time::{ClockId, Timespec, clock_settime};
+
+use crate::entropy;
+
+/// Bound read-only into each container.
+pub(crate) const DIR: &str = "/state/identity";
+const NS: u64 = 1_000_000_000;
+
+/// Nothing of the containers may run before this returns.
+pub(crate) fn assume(wake: &Wake) -> Result<()> {
+    entropy::reseed(wake.entropy).context("cannot reseed")?;
+    let now = Timespec { tv_sec: i64::try_from(wake.now_ns / NS)?, tv_nsec: i64::try_from(wake.now_ns % NS)? };
+    clock_settime(ClockId::Realtime, now).context("cannot set the clock")?;
+    fs::create_dir_all(DIR)?;
+    for (name, content) in &wake.identity {
+        if !matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)]) {
+            bail!("`{name}` is no file name");
+        }
+        // Replaced as a whole: a container sees the old or the new one, never half of one.
+        let new = Path::new(DIR).join(format!(".{name}"));
+        fs::write(&new, content)?;
+        fs::rename(new, Path::new(DIR).join(name))?;
+    }
+    Ok(())
+}

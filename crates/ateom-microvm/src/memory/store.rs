@@ -1,0 +1,138 @@
+//! Saving memory and loading it again.
+
+use std::{
+    fs::File,
+    io::Write,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::Path,
+};
+
+use ate_api::Error;
+
+use super::{
+    Memory, PAGE, PIECE,
+    changed::{Extent, Extents},
+    pages,
+};
+use crate::error::{corrupt, io};
+
+/// A file of pages of a snapshot: how much of it there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Saved {
+    pub(crate) pages: u64,
+}
+
+const ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
+
+fn create(path: &Path) -> Result<File, Error> {
+    let file = File::options().write(true).create_new(true).mode(0o600).open(path);
+    file.map_err(io(format!("create {}", path.display())))
+}
+
+/// Writes the whole memory into a new file, zeros as holes. `untouched` says that the base is nothing but zeros, so
+/// that only what the machine wrote has to be looked at.
+pub(crate) fn save_all(memory: &Memory, path: &Path, untouched: bool) -> Result<Saved, Error> {
+    let file = create(path)?;
+    file.set_len(memory.bytes).map_err(io("write the memory"))?;
+    let everything = || vec![Extent { first: 0, count: memory.bytes / PAGE }];
+    let extents = if untouched { memory.private()? } else { everything() };
+    let mut pages = 0;
+    each_piece(&extents, |at, len| {
+        let mut piece = vec![0; len];
+        memory.read(at, &mut piece)?;
+        for run in runs(&piece, |_, page| page != ZEROS) {
+            let bytes = &piece[run.clone()];
+            file.write_all_at(bytes, at + run.start as u64).map_err(io("write the memory"))?;
+            pages += bytes.len() as u64 / PAGE;
+        }
+        Ok(())
+    })?;
+    Ok(Saved { pages })
+}
+
+/// Writes the pages that differ from the base into a new file.
+pub(crate) fn save_changed(memory: &Memory, path: &Path) -> Result<Saved, Error> {
+    let mut file = create(path)?;
+    let mut extents = Extents::default();
+    let mut base = Vec::new();
+    each_piece(&memory.private()?, |at, len| {
+        let mut piece = vec![0; len];
+        memory.read(at, &mut piece)?;
+        base.resize(len, 0);
+        memory.read_base(at, &mut base)?;
+        for run in runs(&piece, |offset, page| page != &base[offset..offset + PAGE as usize]) {
+            file.write_all(&piece[run.clone()]).map_err(io("write changed pages"))?;
+            (run.start as u64..run.end as u64).step_by(PAGE as usize).for_each(|o| extents.push((at + o) / PAGE));
+        }
+        Ok(())
+    })?;
+    pages::finish(&mut file, memory.bytes, &extents.0)?;
+    Ok(Saved { pages: extents.0.iter().map(|e| e.count).sum() })
+}
+
+/// Puts changed pages into the memory of a machine that has not started yet.
+pub(crate) fn load(memory: &Memory, path: &Path) -> Result<Saved, Error> {
+    let file = File::open(path).map_err(|e| corrupt(format!("cannot open {}: {e}", path.display())))?;
+    let extents = pages::index(&file, memory.bytes)?;
+    let mut from = 0;
+    each_piece(&extents, |at, len| {
+        let mut piece = vec![0; len];
+        file.read_exact_at(&mut piece, from).map_err(io("read changed pages"))?;
+        from += len as u64;
+        memory.write(at, &piece)
+    })?;
+    Ok(Saved { pages: extents.iter().map(|e| e.count).sum() })
+}
+
+/// Calls `work` with offset and length of pieces of at most [`PIECE`] bytes.
+fn each_piece(extents: &[Extent], mut work: impl FnMut(u64, usize) -> Result<(), Error>) -> Result<(), Error> {
+    for extent in extents {
+        let end = extent.offset() + extent.bytes();
+        let mut at = extent.offset();
+        while at < end {
+            let len = (end - at).min(PIECE);
+            work(at, usize::try_from(len).unwrap_or_default())?;
+            at += len;
+        }
+    }
+    Ok(())
+}
+
+/// Ranges of neighbouring pages that are wanted, as offsets into the piece.
+fn runs(piece: &[u8], wanted: impl Fn(usize, &[u8]) -> bool) -> Vec<std::ops::Range<usize>> {
+    let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
+    for (i, page) in piece.chunks_exact(PAGE as usize).enumerate() {
+        let at = i * PAGE as usize;
+        if wanted(at, page) {
+            match runs.last_mut() {
+                Some(last) if last.end == at => last.end += page.len(),
+                _ => runs.push(at..at + page.len()),
+            }
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_pages_are_written_at_once() {
+        let piece: Vec<u8> = [1, 2, 0, 3].iter().flat_map(|b| vec![*b; PAGE as usize]).collect();
+        let page = PAGE as usize;
+        assert_eq!(runs(&piece, |_, p| p[0] != 0), [0..2 * page, 3 * page..4 * page]);
+    }
+
+    #[test]
+    fn a_large_extent_is_read_in_pieces() {
+        let mut seen = Vec::new();
+        let extents = [Extent { first: 1, count: PIECE / PAGE + 1 }, Extent { first: 1000, count: 1 }];
+        each_piece(&extents, |at, len| {
+            seen.push((at, len as u64));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen, [(PAGE, PIECE), (PAGE + PIECE, PAGE), (1000 * PAGE, PAGE)]);
+    }
+}
