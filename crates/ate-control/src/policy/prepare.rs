@@ -13,7 +13,7 @@ use std::{
 };
 
 use ate_agent::Prepare;
-use ate_api::{Error, Reason, id::ObjectName};
+use ate_api::{Error, Reason, id::ObjectName, resource::template::Scope};
 use ate_sandbox::capability;
 
 use crate::{
@@ -69,7 +69,9 @@ impl Core {
     /// What new actors begin with, if that is restored under the sandbox that is prepared.
     fn beginning(&self, prepared: &Prepared, template: &ObjectName) -> Option<Snapshot> {
         let template = self.catalog.template(template, &prepared.template)?.value;
-        template.golden.clone().filter(|golden| golden.sandbox == prepared.sandbox)
+        // One without memory is nothing to restore: new actors boot.
+        let restored = |golden: &Snapshot| golden.scope == Scope::Full && golden.sandbox == prepared.sandbox;
+        template.golden.clone().filter(restored)
     }
 
     fn wants_standby(&self, prepared: &Prepared, template: &ObjectName) -> bool {
