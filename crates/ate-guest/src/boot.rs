@@ -5,7 +5,7 @@ use std::{ffi::CString, fs, path::Path};
 use anyhow::{Context, Result};
 use rustix::mount::{MountFlags, mount, mount_move};
 
-use crate::{STATE, cgroup};
+use crate::{STATE, cgroup, identity};
 
 /// In load order, as the initramfs has them.
 const MODULES: &str = "/modules";
@@ -20,6 +20,7 @@ pub(crate) fn boot() -> Result<()> {
     mount_fs("devtmpfs", "/dev", MountFlags::NOSUID | MountFlags::NOEXEC, "mode=0755")?;
     load_modules()?;
     cgroup::mount()?;
+    identity::make_room()?;
     Ok(())
 }
 

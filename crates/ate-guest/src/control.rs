@@ -46,7 +46,9 @@ fn answer(port: &mut Port, containers: &mut Containers, request: Request) -> Res
             unpacked?;
         }
         Request::Start => containers.start()?,
-        Request::Freeze | Request::Wake(_) | Request::Pack => bail!("only a frozen machine does that"),
+        // Whoever failed to freeze it, or does not know, wakes it in any case.
+        Request::Wake(wake) => return go_on(&wake).map(|()| Answer::Awake),
+        Request::Freeze | Request::Pack => bail!("only a frozen machine does that"),
     }
     Ok(Answer::Done)
 }

@@ -7,20 +7,25 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use ate_guest::protocol::Wake;
+use rustix::mount::MountFlags;
 use rustix::time::{ClockId, Timespec, clock_settime};
 
-use crate::entropy;
+use crate::{boot::mount_fs, entropy};
 
 /// Bound read-only into each container.
 pub(crate) const DIR: &str = "/state/identity";
 const NS: u64 = 1_000_000_000;
+
+/// Has room of its own: a disk that a container filled keeps nobody from becoming somebody else.
+pub(crate) fn make_room() -> Result<()> {
+    mount_fs("tmpfs", DIR, MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, "mode=0755,size=256k")
+}
 
 /// Nothing of the containers may run before this returns.
 pub(crate) fn assume(wake: &Wake) -> Result<()> {
     entropy::reseed(wake.entropy).context("cannot reseed")?;
     let now = Timespec { tv_sec: i64::try_from(wake.now_ns / NS)?, tv_nsec: i64::try_from(wake.now_ns % NS)? };
     clock_settime(ClockId::Realtime, now).context("cannot set the clock")?;
-    fs::create_dir_all(DIR)?;
     for (name, content) in &wake.identity {
         if !matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)]) {
             bail!("`{name}` is no file name");

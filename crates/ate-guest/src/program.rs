@@ -39,6 +39,8 @@ const CAPABILITIES: CapabilitySet = CapabilitySet::AUDIT_WRITE
     .union(CapabilitySet::SETPCAP)
     .union(CapabilitySet::SETUID)
     .union(CapabilitySet::SYS_CHROOT);
+/// Of /proc: what is the machine's and not the container's. Root could have the kernel run programs outside of it.
+const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// What the agent tells the process.
@@ -86,7 +88,16 @@ fn furnish(spec: &Spec) -> Result<()> {
     std::env::set_current_dir(&spec.root)?;
     let own = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let inside = |path: &str| place(&spec.root, path);
-    mount_fs("proc", &inside("/proc")?, own, "")?;
+    let proc = inside("/proc")?;
+    mount_fs("proc", &proc, own, "")?;
+    for path in READ_ONLY {
+        let path = format!("{proc}/{path}");
+        if !Path::new(&path).exists() {
+            continue; // not every kernel has all of them
+        }
+        mount_bind(&path, &path).with_context(|| path.clone())?;
+        mount_remount(&path, MountFlags::BIND | MountFlags::RDONLY | own, "").with_context(|| path.clone())?;
+    }
     mount_fs("sysfs", &inside("/sys")?, own | MountFlags::RDONLY, "")?;
     let dev = inside("/dev")?;
     mount_fs("tmpfs", &dev, MountFlags::NOSUID | MountFlags::NODEV, "mode=0755,size=64k")?;

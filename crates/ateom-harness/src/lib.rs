@@ -3,6 +3,8 @@
 #![allow(clippy::missing_panics_doc, reason = "that is how a test fails")]
 
 pub mod app;
+pub mod leftovers;
+pub mod tmpfs;
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -24,7 +26,6 @@ pub struct Worker {
     pub dir: tempfile::TempDir,
     pub address: Ipv4Addr,
     pub client: DriverClient<Channel>,
-    namespaces: Vec<PathBuf>,
 }
 
 impl Worker {
@@ -60,7 +61,7 @@ impl Worker {
         ip(&["link", "set", &link, "up"]);
         let socket = format!("unix:{}", dir.path().join("herder.sock").display());
         let client = DriverClient::new(Endpoint::try_from(socket).unwrap().connect().await.unwrap());
-        Worker { shim, pid, dir, address, client, namespaces: Vec::new() }
+        Worker { shim, pid, dir, address, client }
     }
 
     pub fn log_dir(&self) -> PathBuf {
@@ -88,14 +89,34 @@ impl Worker {
         pb::Activation { number, identity: Some(identity), log_dir, timeout_ms, data_archive: String::new() }
     }
 
+    pub fn run_request(&self, actor: &str, number: u64, with: (&pb::Sandbox, &pb::Workload)) -> pb::RunRequest {
+        let activation = Some(self.activation(actor, number));
+        pb::RunRequest { activation, sandbox: Some(with.0.clone()), workload: Some(with.1.clone()) }
+    }
+
+    pub fn restore_request(
+        &self,
+        actor: &str,
+        number: u64,
+        with: (&pb::Sandbox, &pb::Workload),
+        from: &Path,
+    ) -> pb::RestoreRequest {
+        pb::RestoreRequest {
+            activation: Some(self.activation(actor, number)),
+            sandbox: Some(with.0.clone()),
+            workload: Some(with.1.clone()),
+            snapshot: Some(snapshot(from)),
+            base: None,
+        }
+    }
+
     pub async fn run(
         &mut self,
         actor: &str,
         number: u64,
         with: (&pb::Sandbox, &pb::Workload),
     ) -> Result<pb::Outcome, Error> {
-        let activation = Some(self.activation(actor, number));
-        let request = pb::RunRequest { activation, sandbox: Some(with.0.clone()), workload: Some(with.1.clone()) };
+        let request = self.run_request(actor, number, with);
         let response = self.client.run(request).await.map_err(|s| Error::from(&s))?;
         Ok(response.into_inner().outcome.unwrap())
     }
@@ -134,13 +155,8 @@ impl Worker {
         from: &Path,
         base: Option<&Path>,
     ) -> Result<pb::Outcome, Error> {
-        let request = pb::RestoreRequest {
-            activation: Some(self.activation(actor, number)),
-            sandbox: Some(with.0.clone()),
-            workload: Some(with.1.clone()),
-            snapshot: Some(snapshot(from)),
-            base: base.map(snapshot),
-        };
+        let mut request = self.restore_request(actor, number, with, from);
+        request.base = base.map(snapshot);
         let response = self.client.restore(request).await.map_err(|s| Error::from(&s))?;
         Ok(response.into_inner().outcome.unwrap())
     }
@@ -221,6 +237,21 @@ impl Worker {
         inside.map(|pid| (pid, std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default())).collect()
     }
 
+    /// Those with this in their command line, without the herder itself.
+    pub fn find(&self, word: &str) -> Vec<u32> {
+        let all = self.processes().into_iter().filter(|(pid, line)| *pid != self.pid && line.contains(word));
+        all.map(|(pid, _)| pid).collect()
+    }
+
+    /// Waits until the worker has become this.
+    pub async fn until(&mut self, state: pb::stats_response::State) {
+        let deadline = Instant::now() + LIMIT;
+        while self.stats().await.state() != state {
+            assert!(Instant::now() < deadline, "the worker does not become {state:?}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// Closes the lifeline, as the end of the node agent does.
     pub fn cut_lifeline(&mut self) {
         drop(self.shim.stdin.take());
@@ -236,14 +267,6 @@ impl Worker {
             assert!(Instant::now() < deadline, "the herder did not end");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-    }
-
-    pub fn remember(&mut self, namespaces: Vec<PathBuf>) {
-        self.namespaces = namespaces;
-    }
-
-    pub fn remembered(&self) -> &[PathBuf] {
-        &self.namespaces
     }
 
     pub fn shim_pid(&self) -> u32 {
@@ -280,6 +303,28 @@ fn request(to: SocketAddr, path: &str, limit: Duration) -> std::io::Result<Strin
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     Ok(String::from_utf8(body).unwrap())
+}
+
+/// `kill SIGNAL PID`.
+pub fn kill(signal: &str, pid: u32) {
+    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+}
+
+/// A directory of this test run. Nothing removes it at the end of the run, but the next one does.
+pub fn run_dir() -> &'static Path {
+    static DIR: std::sync::LazyLock<PathBuf> = std::sync::LazyLock::new(|| {
+        let all = target_dir().join("test-runs");
+        std::fs::create_dir_all(&all).unwrap();
+        for entry in std::fs::read_dir(&all).unwrap().flatten() {
+            if !Path::new("/proc").join(entry.file_name()).exists() {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        let mine = all.join(std::process::id().to_string());
+        std::fs::create_dir_all(&mine).unwrap();
+        mine
+    });
+    &DIR
 }
 
 fn ip(args: &[&str]) {

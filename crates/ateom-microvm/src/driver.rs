@@ -20,7 +20,7 @@ use crate::{
     plan::Plan,
     record::{MEMORY, Record},
     tsc,
-    vmm::Vmm,
+    vmm::{Vmm, Words},
 };
 
 /// The kernel frees the memory of a large machine before it reports its end.
@@ -34,16 +34,24 @@ pub(crate) struct MicrovmDriver {
     binaries: HashMap<[String; 3], Arc<Binary>>,
     idle: Idle,
     machine: Option<Machine>,
+    /// Of the machine that was launched last: what there is to say of one that did not come up.
+    words: Words,
     /// Something was begun and has not ended well: processes may be left that nobody holds.
     unsure: bool,
-    count: u64,
 }
 
 impl MicrovmDriver {
     pub(crate) fn new(place: Place) -> Self {
         // Takes a moment, and nobody waits for it yet.
         tokio::task::spawn_blocking(tsc::khz);
-        MicrovmDriver { place, binaries: HashMap::new(), idle: Idle::default(), machine: None, unsure: false, count: 0 }
+        MicrovmDriver {
+            place,
+            binaries: HashMap::new(),
+            idle: Idle::default(),
+            machine: None,
+            words: Words::default(),
+            unsure: false,
+        }
     }
 
     async fn binary(&mut self, sandbox: &Sandbox) -> Result<Arc<Binary>, Error> {
@@ -64,7 +72,9 @@ impl MicrovmDriver {
     /// A machine without contents. `boot`: for the kernel, at this rate of the time stamp counter.
     async fn launch(&mut self, plan: &Plan, boot: Option<u64>) -> Result<Vmm, Error> {
         let tap = self.place.network.tap().await.map_err(network)?;
-        Vmm::launch(&plan.launch(boot), &self.place.processes, tap).await
+        let vmm = Vmm::launch(&plan.launch(boot), &self.place.processes, tap).await?;
+        self.words = vmm.words();
+        Ok(vmm)
     }
 
     /// A machine with memory and disks of the golden snapshot, and whether somebody had thought of it.
@@ -124,10 +134,8 @@ impl MicrovmDriver {
         let vmm = self.launch(plan, Some(tsc_khz)).await?;
         steps.mark("launch");
         self.place.network.connect(&vmm.tap).await.map_err(network)?;
-        self.count += 1;
-        let zero = self.place.scratch.join(format!("memory{}", self.count));
-        let resolv_conf = self.place.resolv_conf.clone();
-        let machine = Machine::boot(vmm, plan, &zero, tsc_khz, &resolv_conf, &start.activation).await?;
+        let Place { scratch, resolv_conf, .. } = &self.place;
+        let machine = Machine::boot(vmm, plan, scratch, tsc_khz, resolv_conf, &start.activation).await?;
         steps.mark("boot");
         self.machine.insert(machine).start(&start.activation, steps).await?;
         Ok(false)
@@ -176,7 +184,10 @@ impl MicrovmDriver {
             Ok(result) => result,
             Err(_) => Err(match &self.machine {
                 Some(machine) => machine.not_ready(),
-                None => Error::new(Reason::DeadlineExceeded, "the machine did not come up in time"),
+                None => {
+                    let late = Error::new(Reason::DeadlineExceeded, "the machine did not come up in time");
+                    self.words.add_to(late)
+                }
             }),
         }
     }

@@ -24,11 +24,15 @@ const AHEAD: usize = 4;
 
 pub(crate) struct Guest {
     port: UnixStream,
+    /// The beginning of the next frame.
+    begun: Vec<u8>,
+    /// Answers nobody waits for any more. They come before the one to the next question.
+    late: usize,
 }
 
 impl Guest {
     pub(crate) fn new(port: UnixStream) -> Self {
-        Guest { port }
+        Guest { port, begun: Vec::new(), late: 0 }
     }
 
     /// Asks and waits for the answer; an answer that it failed is an error.
@@ -45,7 +49,19 @@ impl Guest {
     }
 
     pub(crate) async fn answer(&mut self, deadline: Instant) -> Result<Answer, Error> {
-        let (kind, payload) = self.frame(MAX_ANSWER, deadline).await?;
+        let in_time = timeout_at(deadline, self.next_answer()).await;
+        in_time.unwrap_or_else(|_| {
+            self.late += 1;
+            Err(late())
+        })
+    }
+
+    async fn next_answer(&mut self) -> Result<Answer, Error> {
+        while self.late > 0 {
+            let (kind, _) = self.frame(MAX_DATA).await?;
+            self.late -= usize::from(kind == Kind::Message);
+        }
+        let (kind, payload) = self.frame(MAX_ANSWER).await?;
         if kind != Kind::Message {
             return Err(failed("the guest agent sends data nobody asked for"));
         }
@@ -82,7 +98,11 @@ impl Guest {
         self.tell(&Request::Pack, deadline).await?;
         let mut bytes = 0u64;
         loop {
-            let (kind, piece) = self.frame(MAX_DATA, deadline).await?;
+            let Ok(frame) = timeout_at(deadline, self.frame(MAX_DATA)).await else {
+                self.late += 1;
+                return Err(late());
+            };
+            let (kind, piece) = frame?;
             if kind != Kind::Data {
                 return Err(failed("the guest agent broke off in the middle of an archive"));
             }
@@ -91,6 +111,7 @@ impl Guest {
             }
             bytes += piece.len() as u64;
             if bytes > max {
+                self.late += 1;
                 return Err(failed(format!("the archive of durable directories is larger than {max} bytes")));
             }
             // Whoever writes has failed and says so itself.
@@ -105,18 +126,30 @@ impl Guest {
         written.map_err(|_| late())?.map_err(|e| failed(format!("cannot reach the guest agent: {e}")))
     }
 
-    async fn frame(&mut self, max: usize, deadline: Instant) -> Result<(Kind, Vec<u8>), Error> {
-        let read = async {
-            let mut head = [0; HEADER];
-            self.port.read_exact(&mut head).await.map_err(|e| failed(format!("the guest agent is gone: {e}")))?;
-            let (kind, len) =
-                frame::parse_header(head, max).map_err(|e| failed(format!("the guest agent sent {e}")))?;
-            let mut payload = vec![0; len];
-            let read = self.port.read_exact(&mut payload).await;
-            read.map_err(|e| failed(format!("the guest agent is gone: {e}")))?;
-            Ok((kind, payload))
-        };
-        timeout_at(deadline, read).await.map_err(|_| late())?
+    /// The next frame. Nothing is lost when this is dropped before it is complete.
+    async fn frame(&mut self, max: usize) -> Result<(Kind, Vec<u8>), Error> {
+        self.fill(HEADER).await?;
+        let mut head = [0; HEADER];
+        head.copy_from_slice(&self.begun[..HEADER]);
+        let (kind, len) = frame::parse_header(head, max).map_err(|e| failed(format!("the guest agent sent {e}")))?;
+        self.fill(HEADER + len).await?;
+        let payload = self.begun.split_off(HEADER);
+        self.begun.clear();
+        Ok((kind, payload))
+    }
+
+    /// Reads until so many bytes of the frame are there, and none of the next one.
+    async fn fill(&mut self, len: usize) -> Result<(), Error> {
+        while self.begun.len() < len {
+            let missing = len - self.begun.len();
+            self.begun.reserve(missing);
+            let read = (&mut self.port).take(missing as u64).read_buf(&mut self.begun).await;
+            match read.map_err(|e| failed(format!("the guest agent is gone: {e}")))? {
+                0 => return Err(failed("the guest agent is gone")),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -157,11 +190,9 @@ mod tests {
     #[tokio::test]
     async fn an_answer_is_heard() {
         let hello = Answer::Hello { protocol: VERSION, version: "1".into(), kernel: "6".into() };
-        let frame = frame::encode(Kind::Message, &serde_json::to_vec(&hello).unwrap());
-        assert_eq!(hears(&frame).await.unwrap(), hello);
+        assert_eq!(hears(&message(&hello)).await.unwrap(), hello);
         let failed = Answer::Failed { message: "x".repeat(10_000) };
-        let frame = frame::encode(Kind::Message, &serde_json::to_vec(&failed).unwrap());
-        assert!(hears(&frame).await.unwrap_err().message.len() < 1000);
+        assert!(hears(&message(&failed)).await.unwrap_err().message.len() < 1000);
     }
 
     #[tokio::test]
@@ -173,6 +204,50 @@ mod tests {
         for bytes in [&too_long[..], &empty, &data, half, &[0xff; 4096], b"\0\0\0\0\x09", b""] {
             assert!(hears(bytes).await.is_err(), "{bytes:?}");
         }
+    }
+
+    /// Answers this when it is asked.
+    async fn answer(theirs: &mut UnixStream, with: Vec<u8>) {
+        let mut head = [0; HEADER];
+        theirs.read_exact(&mut head).await.unwrap();
+        let (_, len) = frame::parse_header(head, MAX_DATA).unwrap();
+        theirs.read_exact(&mut vec![0; len]).await.unwrap();
+        theirs.write_all(&with).await.unwrap();
+    }
+
+    fn message(answer: &Answer) -> Vec<u8> {
+        frame::encode(Kind::Message, &serde_json::to_vec(answer).unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_too_late_is_not_taken_for_the_next_one() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut herder = Guest::new(ours);
+        let (frozen, awake) = (message(&Answer::Frozen), message(&Answer::Awake));
+        // Half of it in time, then nothing.
+        let (begin, end) = frozen.split_at(9);
+        let asking = herder.ask(&Request::Freeze, Duration::from_millis(100));
+        let (late, ()) = tokio::join!(asking, answer(&mut theirs, begin.to_vec()));
+        assert_eq!(late.unwrap_err().reason, ate_api::Reason::DeadlineExceeded);
+        let asking = herder.ask(&Request::Freeze, LIMIT);
+        let (heard, ()) = tokio::join!(asking, answer(&mut theirs, [end, &awake].concat()));
+        assert_eq!(heard.unwrap(), Answer::Awake);
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_an_archive_that_was_given_up_is_not_taken_for_an_answer() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut herder = Guest::new(ours);
+        let (tx, _rx) = pieces();
+        let piece = frame::encode(Kind::Data, &[7; 1000]);
+        let (end, done) = (frame::encode(Kind::Data, &[]), message(&Answer::Done));
+        let all = [&piece[..], &piece, &piece, &end, &done].concat();
+        let packing = herder.receive(tx, 1500, LIMIT);
+        let (given_up, ()) = tokio::join!(packing, answer(&mut theirs, all));
+        assert!(given_up.is_err());
+        let asking = herder.ask(&Request::Freeze, LIMIT);
+        let (heard, ()) = tokio::join!(asking, answer(&mut theirs, message(&Answer::Frozen)));
+        assert_eq!(heard.unwrap(), Answer::Frozen);
     }
 
     #[tokio::test]

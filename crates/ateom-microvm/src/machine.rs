@@ -49,16 +49,17 @@ impl Machine {
     pub(crate) async fn boot(
         mut vmm: Vmm,
         plan: &Plan,
-        zero: &Path,
+        scratch: &Path,
         tsc_khz: u64,
         resolv_conf: &[u8],
         activation: &Activation,
     ) -> Result<Self, Error> {
         let bytes = plan.memory_bytes();
-        std::fs::File::create(zero).and_then(|f| f.set_len(bytes)).map_err(io("create the memory file"))?;
-        vmm.bind(zero, bytes, &plan.disks()).await?;
-        // The machine has it; nobody else needs its name.
-        std::fs::remove_file(zero).map_err(io("remove the memory file"))?;
+        let zero = tempfile::NamedTempFile::new_in(scratch).map_err(io("create the memory file"))?;
+        zero.as_file().set_len(bytes).map_err(io("create the memory file"))?;
+        vmm.bind(zero.path(), bytes, &plan.disks()).await?;
+        // The machine has it; nobody else needs its name. Without a machine it goes as well.
+        zero.close().map_err(io("remove the memory file"))?;
         let mut machine = Self::take(vmm, plan, Record::of(plan, tsc_khz), None)?;
         machine.vmm.go().await?;
         machine.stopped = false;
@@ -72,7 +73,9 @@ impl Machine {
             Err(e) => return Err(machine.vmm.explain(e).await),
         }
         let boot = plan.boot(resolv_conf, wake(Some(activation))?);
-        machine.guest.ask(&Request::Boot(Box::new(boot)), BOOT).await?;
+        if let Err(e) = machine.guest.ask(&Request::Boot(Box::new(boot)), BOOT).await {
+            return Err(machine.vmm.explain(e).await);
+        }
         let archive = &activation.data_archive;
         if !archive.is_empty() {
             machine.unpack(PathBuf::from(archive)).await?;
@@ -94,8 +97,8 @@ impl Machine {
             let memory = vmm.take_memory()?;
             vmm.put_memory(blocking(move || memory::load(&memory, &pages).map(|_| memory)).await?);
         }
-        let devices =
-            tokio::fs::read(snapshot.dir.join(record::DEVICES)).await.map_err(io("read the devices' state"))?;
+        let dir = snapshot.dir.clone();
+        let devices = blocking(move || record::devices(&dir)).await?;
         vmm.load(&devices).await?;
         Self::take(vmm, plan, record, Some(base))
     }
@@ -136,7 +139,9 @@ impl Machine {
     /// Starts the containers of a booted machine and waits until they are ready.
     pub(crate) async fn start(&mut self, activation: &Activation, steps: &mut Steps) -> Result<(), Error> {
         self.logs.assign(activation);
-        self.guest.ask(&Request::Start, BOOT).await?;
+        if let Err(e) = self.guest.ask(&Request::Start, BOOT).await {
+            return Err(self.vmm.explain(e).await);
+        }
         steps.mark("start");
         self.ready().await?;
         steps.mark("ready");

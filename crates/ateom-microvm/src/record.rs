@@ -11,6 +11,7 @@ use crate::{
     error::{corrupt, io},
     plan::Plan,
     tsc,
+    vmm::MAX_DEVICES,
 };
 
 /// File names of a snapshot, and what is in them.
@@ -24,6 +25,8 @@ pub(crate) const MEMORY_TYPE: &str = "application/vnd.ate.microvm.memory.v1";
 pub(crate) const PAGES_TYPE: &str = "application/vnd.ate.microvm.pages.v1";
 
 const FORMAT: u32 = 1;
+/// What any state of a QEMU machine begins with.
+const STATE: &[u8] = b"QEVM";
 /// A record has one line a container.
 const MAX_RECORD: u64 = 64 * 1024;
 
@@ -119,6 +122,20 @@ impl Record {
         }
         Ok(())
     }
+}
+
+/// The state of the devices of a snapshot.
+pub(crate) fn devices(dir: &Path) -> Result<Vec<u8>, Error> {
+    let path = dir.join(DEVICES);
+    let size = std::fs::metadata(&path).map_err(|e| corrupt(format!("cannot find {DEVICES}: {e}")))?.len();
+    if size > MAX_DEVICES as u64 {
+        return Err(corrupt(format!("{DEVICES} is larger than {MAX_DEVICES} bytes")));
+    }
+    let bytes = std::fs::read(&path).map_err(io(format!("read {DEVICES}")))?;
+    if !bytes.starts_with(STATE) {
+        return Err(corrupt(format!("{DEVICES} does not hold the state of a machine")));
+    }
+    Ok(bytes)
 }
 
 fn short(digest: &str) -> &str {

@@ -1,9 +1,10 @@
 //! Bad input and bad luck.
 
-use std::{path::Path, process::Command, time::Instant};
+use std::{process::Command, time::Instant};
 
 use ate_api::{Error, Reason};
 use ateom::driver::{self as pb, Scope, stats_response::State};
+use ateom_harness::tmpfs::Tmpfs;
 
 use crate::worker::{LIMIT, NEW, OLD, container, sandbox, worker, workload};
 
@@ -26,27 +27,6 @@ async fn a_full_disk_fails_the_snapshot_and_the_actor_runs_on() {
     worker.reset().await;
     worker.restore("a", 2, with, &elsewhere).await.unwrap();
     assert_eq!(worker.get("/"), "3");
-}
-
-/// A small file system that the herder sees at `path`, whose mount namespace is its own.
-struct Tmpfs<'a>(&'a Path, u32);
-
-impl<'a> Tmpfs<'a> {
-    fn mount(path: &'a Path, options: &str, herder: u32) -> Self {
-        Self::nsenter(herder, &["mount", "-t", "tmpfs", "-o", options, "tmpfs", &path.to_string_lossy()]);
-        Tmpfs(path, herder)
-    }
-
-    fn nsenter(herder: u32, command: &[&str]) {
-        let status = Command::new("nsenter").args(["-m", "-t", &herder.to_string()]).args(command).status().unwrap();
-        assert!(status.success(), "{command:?}");
-    }
-}
-
-impl Drop for Tmpfs<'_> {
-    fn drop(&mut self) {
-        Self::nsenter(self.1, &["umount", &self.0.to_string_lossy()]);
-    }
 }
 
 #[tokio::test]

@@ -8,14 +8,13 @@
 mod command_line;
 pub(crate) mod launch;
 mod qmp;
+mod words;
 
 use std::{
-    collections::VecDeque,
     ffi::OsString,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -28,18 +27,19 @@ use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixStream, unix::pipe},
 };
 
 pub(crate) use command_line::{Kernel, disk_serial};
 pub(crate) use launch::Access;
 use qmp::Qmp;
+pub(crate) use words::Words;
 
 use crate::{
     accelerator::Chosen,
     config::Config,
-    error::{failed, io},
+    error::{corrupt, failed, io},
     memory::Memory,
 };
 
@@ -61,10 +61,9 @@ const CALL: Duration = Duration::from_secs(20);
 /// The kernel frees the memory of a large machine before it reports its end.
 const KILL: Duration = Duration::from_secs(20);
 /// The state of the devices is some 30 KiB.
-const MAX_DEVICES: usize = 16 << 20;
-/// Of the console and of the VMM's own complaints: what is shown when a machine ends unexpectedly.
-const LAST_WORDS: usize = 12;
-const MAX_WORDS: usize = 300;
+pub(crate) const MAX_DEVICES: usize = 16 << 20;
+/// From the first sign of an end to the end.
+const ENDING: Duration = Duration::from_millis(100);
 
 /// The unpacked bundle of a VMM.
 #[derive(Debug, Clone)]
@@ -94,12 +93,11 @@ pub(crate) struct Vmm {
     load: Option<pipe::Sender>,
     save: pipe::Receiver,
     words: Words,
+    listeners: [tokio::task::JoinHandle<()>; 2],
     access: Access,
     /// Where its memory comes from, once it is bound.
     memory: Option<Memory>,
 }
-
-type Words = Arc<Mutex<VecDeque<String>>>;
 
 /// What to launch.
 pub(crate) struct Launch<'a> {
@@ -149,8 +147,8 @@ impl Vmm {
         drop(command); // and with it our copies of its descriptors
 
         let words = Words::default();
-        tokio::spawn(listen(out, words.clone(), config.debug_log));
-        tokio::spawn(listen(err, words.clone(), true));
+        let listeners =
+            [tokio::spawn(words.clone().listen(out, config.debug_log)), tokio::spawn(words.clone().listen(err, true))];
         let mut vmm = Vmm {
             watch,
             qmp: Qmp::new(qmp),
@@ -160,6 +158,7 @@ impl Vmm {
             load: Some(pipe::Sender::from_owned_fd(load).map_err(io("make a pipe"))?),
             save: pipe::Receiver::from_owned_fd(save).map_err(io("make a pipe"))?,
             words,
+            listeners,
             access: files.access,
             memory: None,
         };
@@ -183,7 +182,7 @@ impl Vmm {
             backend["rom"] = json!("off");
         }
         // A missing file would be created.
-        let found = std::fs::metadata(memory).map_err(io(format!("find the memory file {}", memory.display())))?;
+        let found = std::fs::metadata(memory).map_err(|e| corrupt(format!("there is no memory file: {e}")))?;
         if found.len() != bytes {
             let message = format!("the memory file has {} bytes, the machine {bytes}", found.len());
             return Err(Error::new(Reason::SnapshotCorrupt, message));
@@ -316,42 +315,18 @@ impl Vmm {
     }
 
     /// An error with what VMM and guest said last.
-    pub(crate) async fn explain(&mut self, mut e: Error) -> Error {
-        // What it says before it ends comes just after its end.
-        if !self.is_alive().await {
-            tokio::task::yield_now().await;
+    pub(crate) async fn explain(&mut self, e: Error) -> Error {
+        // Channels close before the process has ended, and what it says of that is read after its end.
+        if tokio::time::timeout(ENDING, self.watch.wait()).await.is_ok() {
+            for listener in self.listeners.iter_mut().filter(|l| !l.is_finished()) {
+                let _ = tokio::time::timeout(ENDING, listener).await;
+            }
         }
-        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        if !words.is_empty() {
-            let said: Vec<&str> = words.iter().map(String::as_str).collect();
-            e.message = format!("{}; last said: {}", e.message, said.join(" | "));
-        }
-        e
+        self.words.add_to(e)
     }
-}
 
-/// Reads what the process prints to its end, keeps the last lines.
-async fn listen(from: pipe::Receiver, words: Words, log: bool) {
-    let mut reader = BufReader::new(from);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        // A flood without line ends costs no more than this at a time.
-        match (&mut reader).take(MAX_WORDS as u64).read_until(b'\n', &mut line).await {
-            Ok(1..) => {}
-            _ => return,
-        }
-        let text = String::from_utf8_lossy(&line).trim().to_owned();
-        if text.is_empty() {
-            continue;
-        }
-        if log {
-            tracing::debug!(target: "console", "{text}");
-        }
-        let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
-        if words.len() == LAST_WORDS {
-            words.pop_front();
-        }
-        words.push_back(text);
+    /// To be asked when the machine itself cannot be any more.
+    pub(crate) fn words(&self) -> Words {
+        self.words.clone()
     }
 }

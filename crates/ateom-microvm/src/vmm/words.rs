@@ -1,0 +1,56 @@
+//! What a machine said last: its console, and the VMM's own complaints.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use ate_api::Error;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    net::unix::pipe,
+};
+
+/// Lines that are kept.
+const LAST: usize = 12;
+const MAX_LINE: u64 = 300;
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Words(Arc<Mutex<VecDeque<String>>>);
+
+impl Words {
+    /// Reads what the process prints to its end, keeps the last lines.
+    pub(super) async fn listen(self, from: pipe::Receiver, log: bool) {
+        let mut reader = BufReader::new(from);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            // A flood without line ends costs no more than this at a time.
+            match (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line).await {
+                Ok(1..) => {}
+                _ => return,
+            }
+            let text = String::from_utf8_lossy(&line).trim().to_owned();
+            if text.is_empty() {
+                continue;
+            }
+            if log {
+                tracing::debug!(target: "console", "{text}");
+            }
+            let mut words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if words.len() == LAST {
+                words.pop_front();
+            }
+            words.push_back(text);
+        }
+    }
+
+    pub(crate) fn add_to(&self, mut e: Error) -> Error {
+        let words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !words.is_empty() {
+            let said: Vec<&str> = words.iter().map(String::as_str).collect();
+            e.message = format!("{}; last said: {}", e.message, said.join(" | "));
+        }
+        e
+    }
+}
