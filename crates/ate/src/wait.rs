@@ -39,7 +39,8 @@ pub(crate) fn readiness(kind: Kind, value: &Value) -> Readiness {
         Kind::ActorTemplate => match text(value, "/status/phase").as_str() {
             "Ready" => Readiness::Ready,
             "Failed" => Readiness::Failed { reason, message },
-            "" => Readiness::Waiting("not looked at yet".to_owned()),
+            "" if why.is_empty() => Readiness::Waiting("not looked at yet".to_owned()),
+            "" => Readiness::Waiting(why),
             "ResumeGoldenActor" => Readiness::Waiting("starting the golden actor".to_owned()),
             "WaitGoldenActor" => Readiness::Waiting("making the golden snapshot".to_owned()),
             phase => Readiness::Waiting(phase.to_owned()),

@@ -144,9 +144,8 @@ impl Guest {
             let missing = len - self.begun.len();
             self.begun.reserve(missing);
             let read = (&mut self.port).take(missing as u64).read_buf(&mut self.begun).await;
-            match read.map_err(|e| failed(format!("the guest agent is gone: {e}")))? {
-                0 => return Err(failed("the guest agent is gone")),
-                _ => {}
+            if read.map_err(|e| failed(format!("the guest agent is gone: {e}")))? == 0 {
+                return Err(failed("the guest agent is gone"));
             }
         }
         Ok(())

@@ -198,6 +198,9 @@ pub struct ActorTemplateStatus {
     /// sha256 of the golden snapshot's manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub golden_manifest: Option<String>,
+    /// Class the golden was made under, which the template need not name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sandbox_class: String,
     /// `name@revision` of the sandbox configuration the golden was made under.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox_config: Option<String>,

@@ -98,7 +98,9 @@ async fn note(core: &Core, name: &ObjectName, uid: &Uid, e: &Error, failed: bool
         let generation = t.resource.metadata.generation;
         let status = t.resource.status.get_or_insert_default();
         status.phase = if failed { "Failed" } else { "" }.to_owned();
-        let message = if e.hint.is_empty() { e.to_string() } else { format!("{e}; {}", e.hint) };
+        // The object is the actor that the golden snapshot is of: it has a number for a name, and nobody made it.
+        let hint = if e.hint.is_empty() { String::new() } else { format!("; {}", e.hint) };
+        let message = format!("{} ({}){hint}", e.message, e.reason);
         set_condition(
             &mut status.conditions,
             Condition::new("Ready", false, &camel_case(e.reason), message, generation),

@@ -111,6 +111,7 @@ impl Core {
                 crate::records::Location::Node(node) => format!("node:{node}"),
             });
             status.golden_manifest = Some(snapshot.manifest.to_string());
+            status.sandbox_class.clone_from(&t.class);
             status.sandbox_config = Some(snapshot.sandbox.to_string());
             let message = format!("the golden snapshot was made under {}", snapshot.sandbox);
             set_condition(

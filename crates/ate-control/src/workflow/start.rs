@@ -166,8 +166,8 @@ impl Core {
             if template.value.phase() == "Failed" {
                 let why = crate::reconcile::templates::why_not_ready(&template.value);
                 return Err(Error::new(Reason::TemplateNotReady, format!("the golden snapshot failed: {why}"))
-                    .on(object)
-                    .hint("see ate describe actortemplate"));
+                    .hint(format!("`ate describe {object}` says more"))
+                    .on(object));
             }
             tokio::select! {
                 _ = changes.changed() => {}
@@ -175,8 +175,8 @@ impl Core {
                 () = tokio::time::sleep_until(flight.deadline().into()) => if std::time::Instant::now() >= flight.deadline() {
                     let why = crate::reconcile::templates::why_not_ready(&template.value);
                     return Err(Error::new(Reason::TemplateNotReady, format!("the golden snapshot is not there yet: {why}"))
-                        .on(object)
-                        .hint("try again; progress: ate describe actortemplate"));
+                        .hint(format!("try again; `ate describe {object}` shows how far it is"))
+                        .on(object));
                 },
             }
         }

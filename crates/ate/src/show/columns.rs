@@ -3,7 +3,7 @@
 use ate_api::time::Timestamp;
 use serde_json::Value;
 
-use super::human::{age_of, short, size};
+use super::human::{age_of, short, size, version};
 use crate::{client::Object, kind::Kind};
 
 /// What a cell is made from.
@@ -55,6 +55,11 @@ impl Cell<'_> {
         let words = list.into_iter().flatten().filter_map(Value::as_str);
         words.collect::<Vec<_>>().join(",")
     }
+    /// The class a template's snapshot is of; before there is one, what the template asks for.
+    fn class(&self) -> String {
+        let made = self.text("/status/sandboxClass");
+        if made.is_empty() { self.text("/spec/sandboxClass") } else { made }
+    }
     /// For which template a worker is prepared, and whether all the way.
     fn prepared(&self) -> String {
         let standby = if self.yes("/status/standby").is_empty() { "" } else { " (standby)" };
@@ -99,11 +104,11 @@ fn columns(kind: Kind) -> &'static [Column] {
                     name(),
                     always("STATUS", |c| c.text("/status/phase")),
                     always("TEMPLATE", |c| c.text("/spec/templateName")),
+                    always("CLASS", |c| c.text("/status/sandboxClass")),
                     always("WORKER", |c| c.text("/status/worker")),
                     always("SNAPSHOT", |c| c.short("/status/snapshot")),
                     always("CONFIG", |c| c.text("/status/sandboxConfig")),
                     age(),
-                    wide("CLASS", |c| c.text("/status/sandboxClass")),
                     wide("GENERATION", |c| c.text("/status/generation")),
                     wide("ACTIVATION", |c| c.text("/status/activation")),
                     wide("LOST", |c| c.text("/status/lostActivations")),
@@ -117,7 +122,7 @@ fn columns(kind: Kind) -> &'static [Column] {
                 [
                     name(),
                     always("PHASE", |c| c.text("/status/phase")),
-                    always("CLASS", |c| c.text("/spec/sandboxClass")),
+                    always("CLASS", |c| c.class()),
                     always("CONFIG", |c| c.text("/status/sandboxConfig")),
                     always("GOLDEN", |c| c.short("/status/goldenManifest")),
                     age(),
@@ -166,7 +171,7 @@ fn columns(kind: Kind) -> &'static [Column] {
                     always("CLASS", |c| c.text("/spec/sandboxClass")),
                     always("DEFAULT", |c| c.yes("/spec/default")),
                     always("REVISION", |c| c.text("/status/revision")),
-                    always("VERSION", |c| c.pairs("/status/versions", |v| v)),
+                    always("VERSION", |c| c.pairs("/status/versions", version)),
                     always("READY", |c| c.ready()),
                     age(),
                     wide("DIGEST", |c| c.short("/status/digest")),
@@ -182,11 +187,12 @@ fn columns(kind: Kind) -> &'static [Column] {
                     always("GOLDEN", |c| c.yes("/spec/golden")),
                     always("CLASS", |c| c.text("/spec/sandboxClass")),
                     always("CONFIG", |c| c.text("/spec/sandboxConfig")),
-                    always("VERSION", |c| c.pairs("/spec/versions", |v| v)),
-                    always("BINARY", |c| c.pairs("/spec/assets", short)),
+                    always("VERSION", |c| c.pairs("/spec/versions", version)),
                     always("SIZE", |c| size(c.number("/status/size"))),
+                    always("BASE", |c| c.short("/spec/base")),
                     always("CURRENT", |c| c.yes("/status/current")),
                     always("AGE", |c| c.age("/status/created")),
+                    wide("BINARIES", |c| c.pairs("/spec/assets", short)),
                     wide("SCOPE", |c| c.text("/spec/scope")),
                     wide("GENERATION", |c| c.text("/spec/generation")),
                     wide("LOCATION", |c| c.text("/spec/location")),
@@ -260,10 +266,10 @@ mod tests {
             generation: 1,
             sandbox_class: "gvisor".into(),
             sandbox_config: "gvisor-default@2".into(),
-            versions: BTreeMap::from([("runsc".into(), "20240729.0".into())]),
+            versions: BTreeMap::from([("runsc".into(), "20240729.0 (Debian 0.0~20240729.0-5)".into())]),
             assets: BTreeMap::from([("runsc".into(), "ab".repeat(32))]),
             location: "file:///x".into(),
-            base: None,
+            base: Some("ef".repeat(32)),
         };
         let created = "2026-01-01T00:04:00Z".parse().ok();
         let status = SnapshotViewStatus { size: 12 << 20, current: true, created };
@@ -275,10 +281,11 @@ mod tests {
             ("CLASS", "gvisor"),
             ("CONFIG", "gvisor-default@2"),
             ("VERSION", "runsc 20240729.0"),
-            ("BINARY", "runsc abababababab"),
             ("SIZE", "12MiB"),
+            ("BASE", "efefefefefef"),
             ("CURRENT", "yes"),
             ("AGE", "60s"),
+            ("BINARIES", "runsc abababababab"),
             ("SCOPE", "Full"),
             ("GENERATION", "1"),
             ("LOCATION", "file:///x"),

@@ -9,14 +9,15 @@ use super::human::{age_of, size};
 use crate::client::Object;
 
 /// Width of the labels before their values.
-const LABEL: usize = 22;
+const LABEL: usize = 28;
 
 /// Metadata, spec, status, then conditions and events as tables.
 pub(crate) fn describe(object: &Object, now: Timestamp) -> String {
     let mut out = String::new();
     let v = &object.value;
     let mut line = |label: &str, value: &str| {
-        let _ = writeln!(out, "{:LABEL$}{value}", format!("{label}:"));
+        let label = if label.is_empty() { String::new() } else { format!("{label}:") };
+        let _ = writeln!(out, "{label:LABEL$}{value}");
     };
     line("Name", &object.name);
     if !object.namespace.is_empty() {
@@ -29,7 +30,11 @@ pub(crate) fn describe(object: &Object, now: Timestamp) -> String {
     if let Some(created) = v["metadata"]["creationTimestamp"].as_str() {
         line("Created", &format!("{created} ({} ago)", age_of(created, now)));
     }
-    for (title, part) in [("Labels", &v["metadata"]["labels"]), ("Spec", &v["spec"]), ("Status", &v["status"])] {
+    let labels = v["metadata"]["labels"].as_object().into_iter().flatten();
+    for (i, (key, value)) in labels.enumerate() {
+        line(if i == 0 { "Labels" } else { "" }, &format!("{key}={}", plain(value)));
+    }
+    for (title, part) in [("Spec", &v["spec"]), ("Status", &v["status"])] {
         let Some(map) = part.as_object().filter(|m| !m.is_empty()) else { continue };
         let _ = writeln!(out, "{title}:");
         for (key, value) in map.iter().filter(|(k, _)| !matches!(k.as_str(), "conditions" | "events")) {
@@ -62,7 +67,8 @@ pub(crate) fn describe(object: &Object, now: Timestamp) -> String {
 /// A value below a label; maps and lists go on indented lines of their own.
 fn field(out: &mut String, depth: usize, label: &str, value: &Value) {
     let indent = "  ".repeat(depth);
-    let width = LABEL.saturating_sub(indent.len());
+    // However long a label is, its value stands apart from it.
+    let width = LABEL.saturating_sub(indent.len()).max(label.chars().count() + 2);
     match value {
         Value::Object(map) if map.is_empty() => {
             let _ = writeln!(out, "{indent}{:width$}{{}}", format!("{label}:"));
@@ -151,15 +157,16 @@ mod tests {
             Object { kind: Kind::Actor, namespace: "default".into(), name: "a".into(), uid: "u".into(), value };
         let text = describe(&object, "2026-01-01T00:03:00Z".parse().unwrap());
         for line in [
-            "Name:                 a",
-            "Atespace:             default",
-            "Created:              2026-01-01T00:00:00Z (3m ago)",
-            "  Sandbox Class:      gvisor",
-            "  Golden Actor ID:    x",
+            "Name:                       a",
+            "Atespace:                   default",
+            "Labels:                     team=a",
+            "Created:                    2026-01-01T00:00:00Z (3m ago)",
+            "  Sandbox Class:            gvisor",
+            "  Golden Actor ID:          x",
             "    app:",
-            "      image:          x",
-            "  Ports:              80, 81",
-            "  Size:               2.0KiB (2048 bytes)",
+            "      image:                x",
+            "  Ports:                    80, 81",
+            "  Size:                     2.0KiB (2048 bytes)",
             "  Ready   False    Fetching   2m    3 of 9 MiB",
             "  60s   WorkerLost   activation 3 was lost",
         ] {

@@ -48,6 +48,11 @@ pub(crate) fn short(digest: &str) -> &str {
     }
 }
 
+/// A version without what its maker says of it in brackets: `10.0.2 (Debian 1:10.0.2+ds-2)` → `10.0.2`.
+pub(crate) fn version(full: &str) -> &str {
+    full.split_once(" (").map_or(full, |(version, _)| version)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +73,8 @@ mod tests {
         ] {
             assert_eq!(age(s), text);
         }
+        assert_eq!(version("10.0.2 (Debian 1:10.0.2+ds-2)"), "10.0.2");
+        assert_eq!(version("0.0~20240729.0"), "0.0~20240729.0");
         for (b, text) in [(0, "0B"), (1023, "1023B"), (1434, "1.4KiB"), (23 << 20, "23MiB"), (3 << 40, "3.0TiB")] {
             assert_eq!(size(b), text);
         }

@@ -133,8 +133,9 @@ fn classes(herder_dir: &Path) -> Outcome<Registry> {
     }
     if classes.classes().next().is_none() {
         let message = format!("there is no usable herder (a program {PREFIX}CLASS) in {}", herder_dir.display());
-        return Err(Error::new(Reason::NotFound, message)
-            .hint(format!("put {PREFIX}gvisor beside the ate program, or name its directory with --herder-dir")))
+        return Err(Error::new(Reason::NotFound, message).hint(format!(
+            "put one beside the ate program, for example {PREFIX}gvisor, or name its directory with --herder-dir"
+        )))
         .trying(|| "cannot start".to_owned());
     }
     Ok(classes)

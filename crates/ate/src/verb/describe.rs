@@ -2,6 +2,7 @@
 
 use ate_api::time::now;
 use clap::Args;
+use serde_json::Value;
 
 use super::get::find;
 use crate::{
@@ -55,8 +56,58 @@ impl Describe {
 
 /// The manifest as it is stored, only with line breaks.
 fn indented(manifest: &[u8]) -> String {
-    match serde_json::from_slice::<serde_json::Value>(manifest) {
-        Ok(value) => format!("{value:#}\n").lines().map(|line| format!("  {line}\n")).collect(),
+    match serde_json::from_slice(manifest) {
+        Ok(value) => format!("  {}\n", broken(&value, 1)),
         Err(_) => format!("  {}\n", String::from_utf8_lossy(manifest)),
+    }
+}
+
+/// JSON with a line for each field. Lists of plain words stay on one: a CPU has a hundred features.
+fn broken(value: &Value, depth: usize) -> String {
+    let (open, close, parts): (_, _, Vec<String>) = match value {
+        Value::Object(map) => {
+            let part = |(key, value): (&String, &Value)| {
+                format!("{}: {}", Value::from(key.as_str()), broken(value, depth + 1))
+            };
+            ('{', '}', map.iter().map(part).collect())
+        }
+        Value::Array(list) if list.iter().any(|v| v.is_object() || v.is_array()) => {
+            ('[', ']', list.iter().map(|value| broken(value, depth + 1)).collect())
+        }
+        plain => return plain.to_string(),
+    };
+    if parts.is_empty() {
+        return format!("{open}{close}");
+    }
+    let indent = "  ".repeat(depth);
+    format!("{open}\n{indent}  {}\n{indent}{close}", parts.join(&format!(",\n{indent}  ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_shown_a_field_a_line_and_stays_json() {
+        let manifest = json!({"a": {"b": [], "c": ["x", "y\n"]}, "files": [{"size": 3}, {}], "n": null});
+        let text = indented(manifest.to_string().as_bytes());
+        let expected = r#"  {
+    "a": {
+      "b": [],
+      "c": ["x","y\n"]
+    },
+    "files": [
+      {
+        "size": 3
+      },
+      {}
+    ],
+    "n": null
+  }
+"#;
+        assert_eq!(text, expected);
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), manifest);
     }
 }

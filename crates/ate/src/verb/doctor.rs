@@ -52,7 +52,7 @@ impl Doctor {
                 "herder",
                 false,
                 "no program ateom-CLASS was found",
-                "put ateom-gvisor beside the ate program",
+                "put one beside the ate program, for example ateom-gvisor",
             ));
         }
         groups.push(("sandboxes".to_owned(), sandboxes));
@@ -83,10 +83,11 @@ fn table(groups: &[(String, Vec<Check>)]) -> String {
         .map(|(group, c)| vec![group.clone(), c.name.clone(), word(c).to_owned(), c.detail.clone()])
         .collect();
     let mut text = Table::new(vec!["ABOUT", "CHECK", "RESULT", "DETAIL"]).print(&rows);
-    let to_do: Vec<&Check> = groups.iter().flat_map(|(_, c)| c).filter(|c| !c.ok && !c.fix.is_empty()).collect();
+    let all = groups.iter().flat_map(|(group, checks)| checks.iter().map(move |c| (group, c)));
+    let to_do: Vec<_> = all.filter(|(_, c)| !c.ok && !c.fix.is_empty()).collect();
     if !to_do.is_empty() {
         text += "\nWhat to do:\n";
-        to_do.iter().for_each(|c| text += &format!("  {}: {}\n", c.name, c.fix));
+        to_do.iter().for_each(|(group, c)| text += &format!("  {group}, {}: {}\n", c.name, c.fix));
     }
     text
 }
@@ -206,6 +207,6 @@ mod tests {
             vec![check("root", true, "yes", "x"), check("nft", false, "not on the PATH", "apt-get install nftables")];
         let text = table(&[("machine".into(), checks)]);
         assert!(text.contains("machine   nft     FAILED   not on the PATH"), "{text}");
-        assert!(text.ends_with("What to do:\n  nft: apt-get install nftables\n"), "{text}");
+        assert!(text.ends_with("What to do:\n  machine, nft: apt-get install nftables\n"), "{text}");
     }
 }

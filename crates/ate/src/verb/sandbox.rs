@@ -143,8 +143,11 @@ impl Import {
         let ready = wait::until_ready(client, &target, timeout, &mut progress).await?;
         let took = progress.end().as_secs_f64();
         let versions = ready.value.pointer("/status/versions").and_then(Value::as_object);
-        let versions: Vec<String> =
-            versions.into_iter().flatten().map(|(k, v)| format!("{k} {}", v.as_str().unwrap_or_default())).collect();
+        let versions: Vec<String> = versions
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| format!("{k} {}", human::version(v.as_str().unwrap_or_default())))
+            .collect();
         let revision = text(&ready.value, "/status/revision");
         print(&format!("{target} ready after {took:.1}s: revision {revision}, {}\n", versions.join(", ")));
         Ok(())
