@@ -176,7 +176,17 @@ impl MicrovmDriver {
             match &start.source {
                 Source::Boot => self.boot(start, &plan, steps).await,
                 Source::Snapshot { snapshot, base } => {
-                    self.restore(start, &plan, (snapshot, base.as_ref()), steps).await
+                    let from = (snapshot, base.as_ref());
+                    let somebody_waited = !self.idle.is_empty();
+                    match self.restore(start, &plan, from, steps).await {
+                        // A machine that waited may have died a moment ago. Nothing of the actor has run yet.
+                        Err(e) if somebody_waited && self.machine.is_none() && e.reason == Reason::SandboxFailed => {
+                            tracing::warn!("a machine that waited was of no use: {e}");
+                            self.kill_all().await?;
+                            self.restore(start, &plan, from, steps).await
+                        }
+                        done => done,
+                    }
                 }
             }
         };

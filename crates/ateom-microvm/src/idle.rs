@@ -45,6 +45,10 @@ pub(crate) enum Taken {
 }
 
 impl Idle {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.empty.is_none() && self.bound.is_none() && self.standby.is_none()
+    }
+
     /// Ends what is of no use to this kind of machine, and what is of no use to this golden.
     pub(crate) async fn keep(&mut self, kind: &Kind, golden: Option<&Golden>) -> Result<(), ate_api::Error> {
         if self.kind.as_ref() != Some(kind) {

@@ -152,9 +152,7 @@ impl ActorNetwork {
             default_route(&handle, gateway).await?;
         }
         translate(interface, processes).await?;
-        let mut network = ActorNetwork { handle, count: 0, spare: None };
-        network.make_spare().await?;
-        Ok(network)
+        Ok(ActorNetwork { handle, count: 0, spare: None })
     }
 
     /// Makes the next namespace unless it is there. Off the clock.

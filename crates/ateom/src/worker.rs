@@ -94,6 +94,7 @@ impl<D: Driver> Worker<D> {
     }
 
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut resets: mpsc::Receiver<Reply<()>>) {
+        self.driver.tidy().await;
         loop {
             let active = matches!(self.state(), State::Prepared | State::Running | State::Frozen);
             let command = tokio::select! {

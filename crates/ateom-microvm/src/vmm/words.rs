@@ -15,8 +15,17 @@ use tokio::{
 const LAST: usize = 12;
 const MAX_LINE: u64 = 300;
 
+/// What a kernel says first when it gives up; a long dump follows.
+const PANIC: &str = "Kernel panic";
+
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Words(Arc<Mutex<VecDeque<String>>>);
+pub(crate) struct Words(Arc<Mutex<Said>>);
+
+#[derive(Debug, Default)]
+struct Said {
+    panic: Option<String>,
+    last: VecDeque<String>,
+}
 
 impl Words {
     /// Reads what the process prints to its end, keeps the last lines.
@@ -37,18 +46,22 @@ impl Words {
             if log {
                 tracing::debug!(target: "console", "{text}");
             }
-            let mut words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if words.len() == LAST {
-                words.pop_front();
+            let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if said.panic.is_none() && text.contains(PANIC) {
+                said.panic = Some(text);
+                continue;
             }
-            words.push_back(text);
+            if said.last.len() == LAST {
+                said.last.pop_front();
+            }
+            said.last.push_back(text);
         }
     }
 
     pub(crate) fn add_to(&self, mut e: Error) -> Error {
-        let words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !words.is_empty() {
-            let said: Vec<&str> = words.iter().map(String::as_str).collect();
+        let said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let said: Vec<&str> = said.panic.iter().chain(&said.last).map(String::as_str).collect();
+        if !said.is_empty() {
             e.message = format!("{}; last said: {}", e.message, said.join(" | "));
         }
         e
