@@ -72,6 +72,7 @@ impl MicrovmDriver {
     /// A machine without contents. `boot`: for the kernel, at this rate of the time stamp counter.
     async fn launch(&mut self, plan: &Plan, boot: Option<u64>) -> Result<Vmm, Error> {
         let tap = self.place.network.tap().await.map_err(network)?;
+        self.words = Words::default();
         let vmm = Vmm::launch(&plan.launch(boot), &self.place.processes, tap).await?;
         self.words = vmm.words();
         Ok(vmm)
