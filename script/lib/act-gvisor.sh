@@ -11,7 +11,7 @@ held "the digests are those of the files"
 
 step "2. A pool of two workers; they are ready when their binaries are verified"
 run ate apply -f examples/pool.yaml --wait
-run ate get workers
+run ate get workers -o wide
 expect "ready workers" 2 "$(field .status.readyReplicas pool default)"
 run ate get assets
 expect "state of the default's binary" Verified "$(field .status.phase asset "$first_binary")"
@@ -54,9 +54,9 @@ manifest=$(snapshot_of a1)
 say "What the snapshot of a1 says it needs:"
 command_line "ate describe snapshot ${manifest:0:12}   (the part about the sandbox)"
 ate describe snapshot "${manifest:0:12}" | sed -n '/^Manifest:/,$p' | sed 1d | jq '.sandbox' | shown
-made_with=$(ate describe snapshot "$manifest" | sed -n '/^Manifest:/,$p' | sed 1d |
+in_manifest=$(ate describe snapshot "$manifest" | sed -n '/^Manifest:/,$p' | sed 1d |
   jq -r '.sandbox.assets[] | select(.name == "runsc").sha256')
-expect "binary in the manifest" "$first_binary" "$made_with"
+expect "binary in the manifest" "$first_binary" "$in_manifest"
 held "class, version, digest and configuration are in the manifest"
 
 step "5. The default changes to another runsc; what exists stays with what it was made with"
@@ -85,7 +85,8 @@ for actor in c1 b1 a1; do
   say "$out  ($took ms)"
   run ate suspend actor $actor
 done
-run ate get snapshots -o wide
+run ate get snapshots
+for actor in c1 b1 a1; do made_with runsc $actor; done
 held "three binaries of two versions side by side, each actor under its own"
 
 step "6. What must not work"

@@ -83,3 +83,10 @@ template_named() { # name, example
 binary_of() { field ".spec.assets.$1" snapshot "$2"; }
 golden_of() { field .status.goldenManifest template "$1"; }
 snapshot_of() { field .status.snapshot actor "$1"; }
+# One line about the binary that an actor's snapshot was made with.
+made_with() { # asset, actor
+  local snapshot
+  snapshot=$(snapshot_of "$2")
+  printf '   │ %s  %s  %s %s, %.12s\n' "$2" "$(field .spec.sandboxConfig snapshot "$snapshot")" "$1" \
+    "$(field ".spec.versions.$1" snapshot "$snapshot")" "$(binary_of "$1" "$snapshot")"
+}

@@ -157,7 +157,7 @@ fn columns(kind: Kind) -> &'static [Column] {
                     always("STATUS", |c| c.text("/status/phase")),
                     always("ACTOR", |c| c.text("/status/actor")),
                     always("CLASS", |c| c.text("/spec/sandboxClass")),
-                    always("CONFIGS", |c| c.list("/status/configs")),
+                    wide("CONFIGS", |c| c.list("/status/configs")),
                     wide("PREPARED", |c| c.prepared()),
                     wide("NODE", |c| c.text("/spec/node")),
                     wide("ADDRESS", |c| c.text("/status/address")),
