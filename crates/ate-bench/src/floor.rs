@@ -24,6 +24,8 @@ use serde_json::json;
 pub(crate) const INSIDE: &str = "169.254.17.2";
 pub(crate) const OUTSIDE: &str = "169.254.17.1";
 pub(crate) const MAC_INSIDE: &str = "02:00:00:00:00:02";
+/// A packet that is lost while the network comes up would be sent again a second later only.
+const CONNECT: Duration = Duration::from_millis(5);
 /// A restore that takes longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -133,7 +135,7 @@ impl Hand {
             self.runsc(&["create", "--bundle", &self.bundle(name), &format!("{name}b")])?;
             self.runsc(&["start", &format!("{name}b")])?;
         }
-        wait_for_200()?;
+        wait_for_200(CONNECT)?;
         self.runsc(&["checkpoint", "--image-path", &self.image(), "--compression", "none", "pauseb"])?;
         self.clean()
     }
@@ -146,7 +148,7 @@ impl Hand {
             self.runsc(&["create", "--bundle", &self.bundle(name), &id])?;
             self.runsc(&["restore", "--image-path", &self.image(), "--detach", &id])?;
         }
-        wait_for_200()?;
+        wait_for_200(CONNECT)?;
         let ms = began.elapsed().as_secs_f64() * 1000.0;
         self.clean()?;
         Ok(ms)
@@ -204,11 +206,11 @@ impl Hand {
 }
 
 /// A new socket for each attempt: one that was refused or timed out early would wait a second for its retry.
-pub(crate) fn wait_for_200() -> anyhow::Result<()> {
+pub(crate) fn wait_for_200(connect: Duration) -> anyhow::Result<()> {
     let address: SocketAddr = format!("{INSIDE}:80").parse()?;
     let began = Instant::now();
     while began.elapsed() < PATIENCE {
-        if answers_200(address).unwrap_or(false) {
+        if answers_200(address, connect).unwrap_or(false) {
             return Ok(());
         }
         std::thread::park_timeout(Duration::from_micros(500));
@@ -216,8 +218,8 @@ pub(crate) fn wait_for_200() -> anyhow::Result<()> {
     bail!("no answer from the actor within {PATIENCE:?}")
 }
 
-fn answers_200(address: SocketAddr) -> std::io::Result<bool> {
-    let mut socket = TcpStream::connect_timeout(&address, Duration::from_millis(5))?;
+fn answers_200(address: SocketAddr, connect: Duration) -> std::io::Result<bool> {
+    let mut socket = TcpStream::connect_timeout(&address, connect)?;
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
     socket.write_all(b"GET /readyz HTTP/1.1\r\nHost: floor\r\nConnection: close\r\n\r\n")?;
     let mut head = [0; 12];

@@ -230,7 +230,7 @@ impl Sandbox {
         steps: &mut Steps,
     ) -> Result<(), Error> {
         let containers = self.containers();
-        let ready = readiness::all_ready(&containers);
+        let ready = readiness::all_ready(&containers, readiness::Way::Appearing);
         tokio::pin!(ready);
         let mut called = call.is_none();
         let mut is_ready = !readiness::asks(&containers);

@@ -163,7 +163,7 @@ impl Machine {
         // Containers are still frozen, so a probe that arrives early waits for them.
         let Machine { guest, logs, vmm, plan, .. } = self;
         let containers = &plan.workload.containers;
-        let (awake, ready) = (guest.answer(deadline), readiness::all_ready(containers));
+        let (awake, ready) = (guest.answer(deadline), readiness::all_ready(containers, readiness::Way::There));
         tokio::pin!(awake, ready);
         let (mut is_awake, mut is_ready) = (false, !readiness::asks(containers));
         while !(is_awake && is_ready) {
@@ -187,7 +187,7 @@ impl Machine {
     async fn ready(&mut self) -> Result<(), Error> {
         let Machine { logs, vmm, plan, .. } = self;
         tokio::select! {
-            () = readiness::all_ready(&plan.workload.containers) => Ok(()),
+            () = readiness::all_ready(&plan.workload.containers, readiness::Way::There) => Ok(()),
             end = logs.ended() => Err(exited_early(end)),
             exit = vmm.ended() => Err(vmm.explain(failed(format!("the machine ended: {exit}"))).await),
         }

@@ -31,15 +31,24 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// The status line is all that is read.
 const STATUS_LINE: usize = 64;
 
+/// What is known of the way to the actor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It is being made: what is sent may be lost.
+    Appearing,
+    /// It is there: what is sent arrives, if late. Asking again would only make a slow sandbox slower.
+    There,
+}
+
 /// Whether any container has to answer a probe.
 pub fn asks(containers: &[Container]) -> bool {
     containers.iter().any(|c| c.readyz.is_some())
 }
 
 /// Returns when every container of the actor that has a probe answers it. Endless: the caller bounds it.
-pub async fn all_ready(containers: &[Container]) {
+pub async fn all_ready(containers: &[Container], way: Way) {
     for readyz in containers.iter().filter_map(|c| c.readyz.as_ref()) {
-        wait_ready(ACTOR_ADDRESS.into(), readyz).await;
+        wait_ready(ACTOR_ADDRESS.into(), readyz, way).await;
     }
 }
 
@@ -55,14 +64,14 @@ pub fn not_ready(containers: &[Container]) -> Error {
 }
 
 /// Returns when `GET path` at `address` answers 2xx. Endless: the caller bounds it.
-async fn wait_ready(address: IpAddr, readyz: &Readyz) {
+async fn wait_ready(address: IpAddr, readyz: &Readyz, way: Way) {
     let Ok(port) = u16::try_from(readyz.port) else { return std::future::pending().await };
     let path = if readyz.path.starts_with('/') { readyz.path.clone() } else { format!("/{}", readyz.path) };
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nUser-Agent: ate-readyz\r\n\r\n");
     let since = Instant::now();
     loop {
         let patient = since.elapsed() > IMPATIENT;
-        let connect = if patient { CONNECT_PATIENT } else { CONNECT };
+        let connect = if patient || way == Way::There { CONNECT_PATIENT } else { CONNECT };
         if attempt(SocketAddr::new(address, port), connect, request.as_bytes()).await {
             return;
         }

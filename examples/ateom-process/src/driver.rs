@@ -145,7 +145,10 @@ impl Driver for ProcessDriver {
         for (c, root) in workload.containers.iter().zip(&roots) {
             actor.spawn(c, root, activation, &self.place.processes).map_err(failed("start the actor"))?;
         }
-        let ready = tokio::time::timeout_at(start.deadline, readiness::all_ready(&workload.containers));
+        let ready = tokio::time::timeout_at(
+            start.deadline,
+            readiness::all_ready(&workload.containers, readiness::Way::Appearing),
+        );
         tokio::select! {
             exit = process::end_of(actor.main.as_mut()) => return Err(Ended::too_early(exit)),
             ready = ready => ready.map_err(|_| readiness::not_ready(&workload.containers))?,
