@@ -15,8 +15,30 @@ use tokio::{
 const LAST: usize = 12;
 const MAX_LINE: u64 = 300;
 
+/// How the guest's kernel says why it ends. A dozen lines about where it was follow.
+const PANIC: &str = "Kernel panic";
+
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Words(Arc<Mutex<VecDeque<String>>>);
+pub(crate) struct Words(Arc<Mutex<Said>>);
+
+#[derive(Debug, Default)]
+struct Said {
+    panic: Option<String>,
+    last: VecDeque<String>,
+}
+
+impl Said {
+    fn hear(&mut self, line: String) {
+        if self.panic.is_none() && line.contains(PANIC) {
+            self.panic = Some(line);
+            return;
+        }
+        if self.last.len() == LAST {
+            self.last.pop_front();
+        }
+        self.last.push_back(line);
+    }
+}
 
 impl Words {
     /// Reads what the process prints to its end, keeps the last lines.
@@ -37,20 +59,35 @@ impl Words {
             if log {
                 tracing::debug!(target: "console", "{text}");
             }
-            let mut words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if words.len() == LAST {
-                words.pop_front();
-            }
-            words.push_back(text);
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).hear(text);
         }
     }
 
     pub(crate) fn add_to(&self, mut e: Error) -> Error {
-        let words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !words.is_empty() {
-            let said: Vec<&str> = words.iter().map(String::as_str).collect();
-            e.message = format!("{}; last said: {}", e.message, said.join(" | "));
+        let said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines: Vec<&str> = said.panic.iter().chain(&said.last).map(String::as_str).collect();
+        if !lines.is_empty() {
+            e.message = format!("{}; last said: {}", e.message, lines.join(" | "));
         }
         e
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ate_api::Reason;
+
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_kept_and_why_the_kernel_ended() {
+        let words = Words::default();
+        let hear = |line: &str| words.0.lock().unwrap().hear(line.to_owned());
+        hear("early");
+        hear("Kernel panic - not syncing: because");
+        (0..LAST).for_each(|i| hear(&format!("trace {i}")));
+        let said = words.add_to(Error::new(Reason::SandboxFailed, "it ended")).message;
+        assert!(said.starts_with("it ended; last said: Kernel panic - not syncing: because | trace 0 | "), "{said}");
+        assert!(said.ends_with("trace 11") && !said.contains("early"), "{said}");
     }
 }
