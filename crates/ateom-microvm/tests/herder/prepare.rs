@@ -78,6 +78,14 @@ async fn machines_that_were_killed_while_they_waited_are_not_used() {
     let outcome = worker.restore("a", 1, with, golden).await.unwrap();
     assert!(!outcome.prepared, "{outcome:?}");
     assert_eq!(worker.get("/"), "1");
+    worker.reset().await;
+    // And they are replaced.
+    worker.prepare_for(with, Some(golden), true).await.unwrap();
+    machines(&worker).into_iter().for_each(|pid| kill("-KILL", pid));
+    worker.prepare_for(with, Some(golden), false).await.unwrap();
+    worker.prepare_for(with, Some(golden), true).await.unwrap();
+    let outcome = worker.restore("a", 2, with, golden).await.unwrap();
+    assert!(outcome.prepared && !outcome.steps_us.contains_key("load"), "{outcome:?}");
 }
 
 #[tokio::test]
