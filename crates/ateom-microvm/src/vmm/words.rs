@@ -15,24 +15,26 @@ use tokio::{
 const LAST: usize = 12;
 const MAX_LINE: u64 = 300;
 
-/// How the guest's kernel says why it ends. A dozen lines about where it was follow.
+/// How the guest's kernel says why it ends. What it says then is where it was: many lines, of no use here.
 const PANIC: &str = "Kernel panic";
+/// How each line of the kernel's begins, before the time.
+const KERNEL: char = '[';
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Words(Arc<Mutex<Said>>);
 
 #[derive(Debug, Default)]
 struct Said {
-    panic: Option<String>,
+    panicked: bool,
     last: VecDeque<String>,
 }
 
 impl Said {
     fn hear(&mut self, line: String) {
-        if self.panic.is_none() && line.contains(PANIC) {
-            self.panic = Some(line);
+        if self.panicked && line.starts_with(KERNEL) {
             return;
         }
+        self.panicked |= line.contains(PANIC);
         if self.last.len() == LAST {
             self.last.pop_front();
         }
@@ -65,7 +67,7 @@ impl Words {
 
     pub(crate) fn add_to(&self, mut e: Error) -> Error {
         let said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines: Vec<&str> = said.panic.iter().chain(&said.last).map(String::as_str).collect();
+        let lines: Vec<&str> = said.last.iter().map(String::as_str).collect();
         if !lines.is_empty() {
             e.message = format!("{}; last said: {}", e.message, lines.join(" | "));
         }
@@ -80,14 +82,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_lines_are_kept_and_why_the_kernel_ended() {
+    fn the_last_lines_are_kept_up_to_a_panic_of_the_kernel() {
         let words = Words::default();
         let hear = |line: &str| words.0.lock().unwrap().hear(line.to_owned());
-        hear("early");
-        hear("Kernel panic - not syncing: because");
-        (0..LAST).for_each(|i| hear(&format!("trace {i}")));
+        (0..LAST).for_each(|i| hear(&format!("line {i}")));
+        hear("[    1.2] Kernel panic - not syncing: because");
+        (0..LAST).for_each(|i| hear(&format!("[    1.3] trace {i}")));
+        hear("the VMM complains");
         let said = words.add_to(Error::new(Reason::SandboxFailed, "it ended")).message;
-        assert!(said.starts_with("it ended; last said: Kernel panic - not syncing: because | trace 0 | "), "{said}");
-        assert!(said.ends_with("trace 11") && !said.contains("early"), "{said}");
+        assert!(said.starts_with("it ended; last said: line 2 | "), "{said}");
+        assert!(said.ends_with("| [    1.2] Kernel panic - not syncing: because | the VMM complains"), "{said}");
     }
 }
