@@ -80,7 +80,7 @@ impl MicrovmDriver {
 
     /// A machine with memory and disks of the golden snapshot, and whether somebody had thought of it.
     async fn bound(&mut self, plan: &Plan, golden: &Golden) -> Result<(Vmm, bool), Error> {
-        let (mut vmm, taken) = match self.idle.take(&plan.kind, golden).await {
+        let (mut vmm, taken) = match self.idle.take(&plan.kind, golden) {
             Some((vmm, Taken::Bound)) => return Ok((vmm, true)),
             Some((vmm, Taken::Empty)) => (vmm, true),
             None => (self.launch(plan, None).await?, false),
@@ -151,7 +151,7 @@ impl MicrovmDriver {
     ) -> Result<bool, Error> {
         let golden = Golden::of(base.unwrap_or(snapshot), plan);
         let standby = match base {
-            None => self.idle.take_standby(&plan.kind, &golden).await,
+            None => self.idle.take_standby(&plan.kind, &golden),
             Some(_) => None,
         };
         let (machine, prepared) = match standby {

@@ -265,4 +265,38 @@ mod tests {
         guest.await.unwrap();
         sink.await.unwrap();
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn whatever_a_guest_says_ends_in_an_answer_or_an_error_and_fills_no_memory(
+            bytes in crate::testing::hostile(),
+            archive: bool,
+            late in 0usize..3,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (ours, mut theirs) = UnixStream::pair().unwrap();
+                let mut herder = Guest { late, ..Guest::new(ours) };
+                let says = tokio::spawn(async move {
+                    let _ = theirs.write_all(&bytes).await;
+                    drop(theirs);
+                });
+                let (tx, mut rx) = pieces();
+                let sink = tokio::spawn(async move { while rx.recv().await.is_some() {} });
+                let limit = Duration::from_secs(10);
+                let since = Instant::now();
+                match archive {
+                    true => drop(herder.receive(tx, 1 << 20, limit).await),
+                    false => drop((herder.ask(&Request::Hello, limit).await, tx)),
+                }
+                assert!(since.elapsed() < limit, "nobody waits for one who has gone");
+                assert!(herder.begun.capacity() <= 2 * (HEADER + MAX_DATA));
+                drop(herder);
+                says.await.unwrap();
+                sink.await.unwrap();
+            });
+        }
+    }
 }

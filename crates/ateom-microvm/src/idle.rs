@@ -49,43 +49,46 @@ impl Idle {
         self.empty.is_none() && self.bound.is_none() && self.standby.is_none()
     }
 
-    /// Ends what is of no use to this kind of machine, and what is of no use to this golden.
+    /// Ends what is of no use to this kind of machine or to this golden; what has ended already makes room.
     pub(crate) async fn keep(&mut self, kind: &Kind, golden: Option<&Golden>) -> Result<(), ate_api::Error> {
         if self.kind.as_ref() != Some(kind) {
             self.end().await?;
             self.kind = Some(kind.clone());
         }
         let of = |other: &Golden| Some(other) == golden;
-        if let Some((_, vmm)) = self.bound.take_if(|(g, _)| !of(g)) {
+        if let Some(vmm) = self.empty.take_if(|vmm| !vmm.is_alive()) {
             vmm.kill().await?;
         }
-        if let Some((_, machine)) = self.standby.take_if(|(g, _)| !of(g)) {
+        if let Some((_, vmm)) = self.bound.take_if(|(g, vmm)| !of(g) || !vmm.is_alive()) {
+            vmm.kill().await?;
+        }
+        if let Some((_, machine)) = self.standby.take_if(|(g, machine)| !of(g) || !machine.vmm.is_alive()) {
             machine.end().await?;
         }
         Ok(())
     }
 
     /// The machine that waits for exactly this snapshot.
-    pub(crate) async fn take_standby(&mut self, kind: &Kind, golden: &Golden) -> Option<Machine> {
+    pub(crate) fn take_standby(&mut self, kind: &Kind, golden: &Golden) -> Option<Machine> {
         if self.kind.as_ref() != Some(kind) {
             return None;
         }
-        let (_, mut machine) = self.standby.take_if(|(g, _)| g == golden)?;
-        machine.vmm.is_alive().await.then_some(machine)
+        let (_, machine) = self.standby.take_if(|(g, _)| g == golden)?;
+        machine.vmm.is_alive().then_some(machine)
     }
 
     /// The machine that is furthest on the way to a snapshot saved against this one.
-    pub(crate) async fn take(&mut self, kind: &Kind, golden: &Golden) -> Option<(Vmm, Taken)> {
+    pub(crate) fn take(&mut self, kind: &Kind, golden: &Golden) -> Option<(Vmm, Taken)> {
         if self.kind.as_ref() != Some(kind) {
             return None;
         }
-        if let Some((_, mut vmm)) = self.bound.take_if(|(g, _)| g == golden)
-            && vmm.is_alive().await
+        if let Some((_, vmm)) = self.bound.take_if(|(g, _)| g == golden)
+            && vmm.is_alive()
         {
             return Some((vmm, Taken::Bound));
         }
-        let mut vmm = self.empty.take()?;
-        vmm.is_alive().await.then_some((vmm, Taken::Empty))
+        let vmm = self.empty.take()?;
+        vmm.is_alive().then_some((vmm, Taken::Empty))
     }
 
     /// Ends all of them.

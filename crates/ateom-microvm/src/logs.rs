@@ -166,4 +166,28 @@ mod tests {
             assert_eq!((log.matches("before").count(), ended), (1, None), "{bad:?}");
         }
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn whatever_a_guest_logs_is_read_to_its_end_or_refused(bytes in crate::testing::hostile()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (ours, mut theirs) = UnixStream::pair().unwrap();
+                let containers = vec![Container { name: "main".into(), ..Container::default() }; 2];
+                let mut logs = Logs::start(ours, &Workload { containers, ..Workload::default() }).unwrap();
+                let dir = tempfile::tempdir().unwrap();
+                let log_dir = dir.path().to_string_lossy().into_owned();
+                logs.assign(&Activation { number: 1, log_dir, ..Activation::default() });
+                let says = tokio::spawn(async move {
+                    let _ = theirs.write_all(&bytes).await;
+                    drop(theirs);
+                });
+                let ended = tokio::time::timeout(std::time::Duration::from_secs(10), &mut logs.task).await;
+                ended.expect("it ends with the port").unwrap();
+                says.await.unwrap();
+            });
+        }
+    }
 }

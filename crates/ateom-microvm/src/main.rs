@@ -17,6 +17,8 @@ mod machine;
 mod memory;
 mod plan;
 mod record;
+#[cfg(test)]
+mod testing;
 mod trial;
 mod tsc;
 mod vmm;

@@ -24,7 +24,7 @@ use ateom::{
     process::{Exit, Processes, Watch, pipe_to_child},
 };
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::process::Signal;
+use rustix::process::{Signal, WaitId, WaitIdOptions};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -295,19 +295,16 @@ impl Vmm {
         self.watch.wait().await
     }
 
-    /// Whether it is still there, as far as is known without waiting.
-    pub(crate) async fn is_alive(&mut self) -> bool {
-        tokio::select! {
-            biased;
-            _ = self.watch.wait() => false,
-            () = std::future::ready(()) => true,
-        }
+    /// Whether it is still there, whoever may know of its end already.
+    pub(crate) fn is_alive(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        matches!(rustix::process::waitid(WaitId::Pid(self.watch.pid), options), Ok(None))
     }
 
     /// Ends the process; returns when it is gone.
     pub(crate) async fn kill(mut self) -> Result<(), Error> {
         // Ours until it has been waited for, so the number is nobody else's.
-        if self.is_alive().await {
+        if self.is_alive() {
             let _ = rustix::process::kill_process(self.watch.pid, Signal::KILL);
         }
         let gone = tokio::time::timeout(KILL, self.watch.wait()).await;

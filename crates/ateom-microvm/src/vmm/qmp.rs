@@ -134,6 +134,8 @@ fn late() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use proptest::strategy::Strategy;
+
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(5);
@@ -174,5 +176,47 @@ mod tests {
         qmp.all(&[("x", Value::Null)], LIMIT).await.unwrap();
         let n = qmp.event(LIMIT, |name, data| (name == "A").then(|| data["n"].as_u64())).await.unwrap();
         assert_eq!(n, Some(1));
+    }
+
+    #[tokio::test]
+    async fn a_vmm_that_never_stops_to_tell_events_is_late() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let vmm = tokio::spawn(async move { while theirs.write_all(b"{\"event\":\"X\"}\n").await.is_ok() {} });
+        let mut qmp = Qmp::new(ours);
+        let limit = Duration::from_millis(200);
+        let e = qmp.all(&[("x", Value::Null)], limit).await.unwrap_err();
+        assert_eq!(e.reason, ate_api::Reason::DeadlineExceeded);
+        let e = qmp.event(limit, |name, _| (name == "Y").then_some(())).await.unwrap_err();
+        assert_eq!(e.reason, ate_api::Reason::DeadlineExceeded);
+        assert!(qmp.events.len() <= MAX_EVENTS && qmp.buffer.capacity() < 2 * MAX_LINE);
+        drop(qmp);
+        vmm.await.unwrap();
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_vmm_says_ends_in_an_answer_or_an_error(
+            lines in proptest::collection::vec(proptest::prop_oneof![
+                proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+                proptest::sample::select(vec![
+                    &b"{\"return\":{}}"[..], b"{\"event\":7}", b"{\"error\":[]}", b"{\"QMP\":null}", b"[]", b"null",
+                    b"{\"event\":\"MIGRATION\",\"data\":{\"status\":\"completed\"}}",
+                ]).prop_map(<[u8]>::to_vec),
+            ], 0..20),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (ours, mut theirs) = UnixStream::pair().unwrap();
+                let says = tokio::spawn(async move {
+                    let _ = theirs.write_all(&lines.join(&b'\n')).await;
+                });
+                let mut qmp = Qmp::new(ours);
+                let _ = qmp.greet(LIMIT).await;
+                let _ = qmp.all(&[("x", Value::Null)], LIMIT).await;
+                let _ = qmp.event(LIMIT, |name, data| (name == "MIGRATION").then(|| data.clone())).await;
+                drop(qmp);
+                says.await.unwrap();
+            });
+        }
     }
 }

@@ -15,16 +15,31 @@ use tokio::{
 const LAST: usize = 12;
 const MAX_LINE: u64 = 300;
 
-/// What a kernel says first when it gives up; a long dump follows.
+/// How the guest's kernel says why it ends. What it says then is where it was: many lines, of no use here.
 const PANIC: &str = "Kernel panic";
+/// How each line of the kernel's begins, before the time.
+const KERNEL: char = '[';
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Words(Arc<Mutex<Said>>);
 
 #[derive(Debug, Default)]
 struct Said {
-    panic: Option<String>,
+    panicked: bool,
     last: VecDeque<String>,
+}
+
+impl Said {
+    fn hear(&mut self, line: String) {
+        if self.panicked && line.starts_with(KERNEL) {
+            return;
+        }
+        self.panicked |= line.contains(PANIC);
+        if self.last.len() == LAST {
+            self.last.pop_front();
+        }
+        self.last.push_back(line);
+    }
 }
 
 impl Words {
@@ -46,24 +61,36 @@ impl Words {
             if log {
                 tracing::debug!(target: "console", "{text}");
             }
-            let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if said.panic.is_none() && text.contains(PANIC) {
-                said.panic = Some(text);
-                continue;
-            }
-            if said.last.len() == LAST {
-                said.last.pop_front();
-            }
-            said.last.push_back(text);
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).hear(text);
         }
     }
 
     pub(crate) fn add_to(&self, mut e: Error) -> Error {
         let said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let said: Vec<&str> = said.panic.iter().chain(&said.last).map(String::as_str).collect();
-        if !said.is_empty() {
-            e.message = format!("{}; last said: {}", e.message, said.join(" | "));
+        let lines: Vec<&str> = said.last.iter().map(String::as_str).collect();
+        if !lines.is_empty() {
+            e.message = format!("{}; last said: {}", e.message, lines.join(" | "));
         }
         e
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ate_api::Reason;
+
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_kept_up_to_a_panic_of_the_kernel() {
+        let words = Words::default();
+        let hear = |line: &str| words.0.lock().unwrap().hear(line.to_owned());
+        (0..LAST).for_each(|i| hear(&format!("line {i}")));
+        hear("[    1.2] Kernel panic - not syncing: because");
+        (0..LAST).for_each(|i| hear(&format!("[    1.3] trace {i}")));
+        hear("the VMM complains");
+        let said = words.add_to(Error::new(Reason::SandboxFailed, "it ended")).message;
+        assert!(said.starts_with("it ended; last said: line 2 | "), "{said}");
+        assert!(said.ends_with("| [    1.2] Kernel panic - not syncing: because | the VMM complains"), "{said}");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use ate_api::{Error, Reason};
 use ateom::driver::{self as pb, Event, Scope, stats_response::State};
-use ateom_harness::{LIMIT, Worker, kill, tmpfs::Tmpfs};
+use ateom_harness::{LIMIT, Worker, kill, leftovers::inventory, tmpfs::Tmpfs};
 
 use crate::assets::{NEW, container, golden, sandbox, usual, worker, workload};
 
@@ -78,11 +78,12 @@ async fn a_machine_that_is_killed_at_any_step_is_a_typed_error_or_an_event_and_n
     let (mut client, to) = (worker.client.clone(), dir.to_string_lossy().into_owned());
     let request = pb::CheckpointRequest { activation: 5, dir: to, scope: Scope::Full.into(), may_need_base: false };
     let saving = tokio::spawn(async move { client.checkpoint(request).await });
-    tokio::time::timeout(Duration::from_millis(200), async {
-        worker.client.probe(pb::ProbeRequest { sandbox: Some(sandbox.clone()) }).await
-    })
-    .await
-    .expect_err("it waits for the snapshot");
+    // Until others have to wait for it.
+    let mut other = worker.client.clone();
+    let mut ask = async || other.probe(pb::ProbeRequest { sandbox: Some(sandbox.clone()) }).await;
+    while tokio::time::timeout(Duration::from_millis(100), ask()).await.is_ok() {
+        assert!(!saving.is_finished());
+    }
     kill_machine(&worker).await;
     failed(Error::from(&saving.await.unwrap().unwrap_err()), "checkpoint");
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
@@ -125,26 +126,30 @@ async fn a_full_disk_fails_the_snapshot_and_the_actor_runs_on() {
 async fn a_kernel_that_does_not_come_up_is_an_error_with_its_last_words() {
     let workload = workload(vec![container("main", 8080)]);
     let mut worker = worker().await;
+    worker.probe(usual().0).await.unwrap(); // answers when the worker is up
+    let before = inventory(&worker).disk;
     // It dies.
     let dead = sandbox(NEW, r#"{"kernelArgs":"rdinit=/nonexistent"}"#);
     let error = worker.run("a", 1, (&dead, &workload)).await.unwrap_err();
     assert_eq!(error.reason, Reason::SandboxFailed, "{error}");
     assert!(error.message.contains("Kernel panic"), "{error}");
-    // It comes up, and its agent cannot: there is no driver for its ports.
-    let mute = sandbox(NEW, r#"{"kernelArgs":"initcall_blacklist=virtio_console_init"}"#);
-    let error = worker.run("a", 2, (&mute, &workload)).await.unwrap_err();
+    // Its agent dies.
+    let dead = sandbox(NEW, r#"{"kernelArgs":"initcall_blacklist=virtio_console_init"}"#);
+    let error = worker.run("a", 2, (&dead, &workload)).await.unwrap_err();
     assert_eq!(error.reason, Reason::SandboxFailed, "{error}");
-    assert!(error.message.contains("Kernel panic"), "{error}");
-    // It would come up, but not in time.
-    let (slow, _) = usual();
-    let mut request = worker.run_request("a", 3, (&slow, &workload));
-    request.activation.as_mut().unwrap().timeout_ms = 500;
+    assert!(error.message.contains("Attempted to kill init") && error.message.contains("ate-guest: "), "{error}");
+    // It waits for what never comes.
+    let args = "rdinit=/nonexistent root=/dev/nothing rootwait loglevel=7";
+    let silent = sandbox(NEW, &format!(r#"{{"kernelArgs":"{args}"}}"#));
+    let mut request = worker.run_request("a", 3, (&silent, &workload));
+    request.activation.as_mut().unwrap().timeout_ms = 6000;
     let since = Instant::now();
     let error = Error::from(&worker.client.run(request).await.unwrap_err());
     assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
     assert_eq!(error.reason, Reason::DeadlineExceeded, "{error}");
+    assert!(error.message.contains("Waiting for root device"), "{error}");
     assert_eq!(worker.processes().len(), 1, "only the herder is left");
-    assert_eq!(std::fs::read_dir(worker.dir.path().join("work/sandbox")).unwrap().count(), 0);
+    assert_eq!(inventory(&worker).disk, before);
 }
 
 #[tokio::test]
@@ -167,6 +172,8 @@ async fn a_kernel_that_panics_is_reported_with_its_last_words() {
 async fn a_machine_larger_than_the_host_allows_is_a_typed_error() {
     let with = (&sandbox(NEW, r#"{"memoryMiB":32768}"#), &workload(vec![container("main", 8080)]));
     let mut worker = worker().await;
+    worker.probe(usual().0).await.unwrap(); // answers when the worker is up
+    let before = inventory(&worker).disk;
     let limit = (16u64 << 30).to_string();
     let limited = Command::new("prlimit").args(["--pid", &worker.pid.to_string(), &format!("--as={limit}")]).status();
     assert!(limited.unwrap().success());
@@ -174,7 +181,7 @@ async fn a_machine_larger_than_the_host_allows_is_a_typed_error() {
     assert_eq!(error.reason, Reason::SandboxFailed, "{error}");
     assert!(error.message.contains("allocate memory"), "{error}");
     assert_eq!(worker.processes().len(), 1, "only the herder is left");
-    assert_eq!(std::fs::read_dir(worker.dir.path().join("work/sandbox")).unwrap().count(), 0);
+    assert_eq!(inventory(&worker).disk, before);
     let (sandbox, workload) = usual();
     worker.restore("a", 2, (&sandbox, &workload), golden().await).await.unwrap();
 }

@@ -1,10 +1,10 @@
 //! What is saved of a machine's memory, and that it comes back.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use ateom::driver::Scope;
 
-use crate::assets::{golden, usual, worker};
+use crate::assets::{OLD, copy, golden, sandbox, usual, worker};
 
 /// Of the machine of `usual`.
 const MEMORY: u64 = 256 << 20;
@@ -96,7 +96,7 @@ async fn files_that_are_removed_while_a_machine_uses_them_cost_it_nothing() {
     let (sandbox, workload) = usual();
     let with = (&sandbox, &workload);
     let mut worker = worker().await;
-    let mine = crate::assets::copy(golden().await, worker.dir.path().join("mine"));
+    let mine = copy(golden().await, worker.dir.path().join("mine"));
     worker.restore("a", 1, with, &mine).await.unwrap();
     std::fs::remove_dir_all(&mine).unwrap();
     worker.get("/fill/4");
@@ -106,4 +106,31 @@ async fn files_that_are_removed_while_a_machine_uses_them_cost_it_nothing() {
     worker.reset().await;
     worker.restore("a", 2, with, &whole).await.unwrap();
     assert_eq!(worker.get("/sum"), sum);
+}
+
+#[tokio::test]
+async fn the_older_qemu_leaves_the_golden_as_it_was_and_saves_what_differs() {
+    let with = (&sandbox(OLD, "{}"), &usual().1);
+    let mut worker = worker().await;
+    worker.run("golden", 1, with).await.unwrap();
+    let golden = worker.snapshot_dir("golden");
+    worker.checkpoint(1, &golden, Scope::Full).await.unwrap();
+    worker.reset().await;
+    let untouched = copy(&golden, worker.dir.path().join("untouched"));
+    worker.prepare_for(with, Some(&golden), true).await.unwrap();
+    worker.restore("a", 1, with, &golden).await.unwrap();
+    worker.get("/fill/4");
+    for round in 1..=3 {
+        worker.get(&format!("/touch/{round}"));
+        let sum = worker.get("/sum");
+        let delta = worker.snapshot_dir(&format!("delta{round}"));
+        assert!(worker.checkpoint_with(round, &delta, Scope::Full, true).await.unwrap().1);
+        assert!(size(&delta, "pages") < MEMORY / 8, "{}", size(&delta, "pages"));
+        worker.reset().await;
+        worker.restore_with_base("a", round + 1, with, &delta, Some(&golden)).await.unwrap();
+        assert_eq!(worker.get("/sum"), sum, "round {round}");
+    }
+    // It opens the file for writing, being too old for anything else.
+    let same = Command::new("cmp").arg(golden.join("memory")).arg(untouched.join("memory")).status().unwrap();
+    assert!(same.success());
 }

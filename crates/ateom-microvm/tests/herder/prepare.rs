@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    path::Path,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -14,6 +15,18 @@ const QEMU: &str = "qemu-system";
 
 fn machines(worker: &Worker) -> BTreeSet<u32> {
     worker.find(QEMU).into_iter().collect()
+}
+
+/// Returns when they have been reaped.
+async fn kill_machines(worker: &Worker) {
+    let deadline = Instant::now() + LIMIT;
+    for pid in machines(worker) {
+        kill("-KILL", pid);
+        while Path::new("/proc").join(pid.to_string()).exists() {
+            assert!(Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -69,15 +82,18 @@ async fn machines_that_were_killed_while_they_waited_are_not_used() {
     let golden = golden().await;
     let mut worker = worker().await;
     worker.prepare_for(with, Some(golden), true).await.unwrap();
-    machines(&worker).into_iter().for_each(|pid| kill("-KILL", pid));
-    let deadline = Instant::now() + LIMIT;
-    while !machines(&worker).is_empty() {
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    kill_machines(&worker).await;
     let outcome = worker.restore("a", 1, with, golden).await.unwrap();
     assert!(!outcome.prepared, "{outcome:?}");
     assert_eq!(worker.get("/"), "1");
+    worker.reset().await;
+    // And they are replaced.
+    worker.prepare_for(with, Some(golden), true).await.unwrap();
+    kill_machines(&worker).await;
+    worker.prepare_for(with, Some(golden), false).await.unwrap();
+    worker.prepare_for(with, Some(golden), true).await.unwrap();
+    let outcome = worker.restore("a", 2, with, golden).await.unwrap();
+    assert!(outcome.prepared && !outcome.steps_us.contains_key("load"), "{outcome:?}");
 }
 
 #[tokio::test]
