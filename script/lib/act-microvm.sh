@@ -93,9 +93,12 @@ strangers=$(ate get actors,workers -o json | jq -r '
   | select($actors[.status.actor].status.sandboxClass != .spec.sandboxClass) | .metadata.name')
 run ate get workers
 expect "workers with an actor of another class" "" "$strangers"
-say "Without a worker of their class they stay where they are, however many others are free:"
+say "Without a worker of their class they stay where they are, though two others are free:"
+run ate suspend actor a1 a2
 sed 's/replicas: 2/replicas: 0/' examples/pool-microvm.yaml >"$work/pool-microvm.yaml"
 run ate apply -f "$work/pool-microvm.yaml" --wait
+expect "free workers of class gvisor" 2 "$(ate get workers -o json |
+  jq '[.items[] | select(.spec.sandboxClass == "gvisor" and .status.phase == "Free")] | length')"
 refused 4 NO_SUITABLE_WORKER ate resume actor m1
 grep -q "its sandbox class is gvisor, the actor's is microvm" <<<"$out" || fail "it does not say why"
 run ate apply -f examples/pool-microvm.yaml --wait
