@@ -46,7 +46,7 @@ run ate resume actor a1
 run ate pause actor a1
 expect "state of a1" Paused "$(field .status.phase actor a1)"
 ask a1
-say "$out  ($took ms)"
+answered
 expect "count of a1 after suspend, resume and pause" 4 "$(count)"
 held "a1 went on counting"
 run ate suspend actor a1
@@ -64,7 +64,7 @@ run ate sandbox import --name gvisor-default --default "runsc=$runsc/20240729-tr
 second_binary=$(field '.spec.assets[].runsc.sha256' sandboxconfig gvisor-default)
 [ "$second_binary" != "$first_binary" ] || fail "both builds are the same file"
 ask a1
-say "$out  ($took ms)"
+answered
 expect "count of a1 after the change" 5 "$(count)"
 run ate suspend actor a1
 expect "binary of a1" "$first_binary" "$(binary_of runsc "$(snapshot_of a1)")"
@@ -82,7 +82,7 @@ expect "binary of the old golden" "$(sha256sum <"$runsc/20221219/runsc" | cut -d
 run ate create actor c1 --template counter-2022
 for actor in c1 b1 a1; do
   ask $actor
-  say "$out  ($took ms)"
+  answered
   run ate suspend actor $actor
 done
 run ate get snapshots

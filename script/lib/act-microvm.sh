@@ -42,7 +42,7 @@ run ate suspend actor m1
 run ate resume actor m1
 run ate pause actor m1
 ask m1
-say "$out  ($took ms)"
+answered
 expect "count of m1 after suspend, resume and pause" 3 "$(count)"
 held "m1 went on counting, in the memory of a machine"
 say "Who runs them?"
@@ -70,12 +70,12 @@ run ate sandbox import --class microvm --name microvm-default --default --from "
 second_vmm=$(field '.spec.assets[].vmm.sha256' sandboxconfig microvm-default)
 [ "$second_vmm" != "$first_vmm" ] || fail "both are the same QEMU"
 ask m1
-say "$out  ($took ms)"
+answered
 expect "count of m1 after the change" 4 "$(count)"
 template_named counter-microvm-next counter-microvm
 run ate create actor n1 --template counter-microvm-next
 ask n1
-say "$out  ($took ms)"
+answered
 expect "count of n1" 1 "$(count)"
 run ate suspend actor m1 n1
 for actor in m1 n1; do made_with vmm $actor; done
@@ -93,14 +93,17 @@ strangers=$(ate get actors,workers -o json | jq -r '
   | select($actors[.status.actor].status.sandboxClass != .spec.sandboxClass) | .metadata.name')
 run ate get workers
 expect "workers with an actor of another class" "" "$strangers"
-say "Without a worker of their class they stay where they are, however many others are free:"
+say "Without a worker of their class they stay where they are, though two others are free:"
+run ate suspend actor a1 a2
 sed 's/replicas: 2/replicas: 0/' examples/pool-microvm.yaml >"$work/pool-microvm.yaml"
 run ate apply -f "$work/pool-microvm.yaml" --wait
+expect "free workers of class gvisor" 2 "$(ate get workers -o json |
+  jq '[.items[] | select(.spec.sandboxClass == "gvisor" and .status.phase == "Free")] | length')"
 refused 4 NO_SUITABLE_WORKER ate resume actor m1
 grep -q "its sandbox class is gvisor, the actor's is microvm" <<<"$out" || fail "it does not say why"
 run ate apply -f examples/pool-microvm.yaml --wait
 ask m1
-say "$out  ($took ms)"
+answered
 expect "count of m1 with its pool back" 5 "$(count)"
 held "m1 waited for its pool and went on"
 

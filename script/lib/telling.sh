@@ -69,6 +69,8 @@ ask() { # actor, path
   took=$(awk '{ printf "%d", $2 * 1000 }' <<<"$code")
   [ "${code%% *}" = 200 ] || fail "$1 answered ${code%% *}: $out"
 }
+# The answer of the example actor, without the last and longest of what it tells.
+answered() { say "${out%% uid=*}  ($took ms)"; }
 count() { sed -n 's/^count=\([0-9]*\).*/\1/p' <<<"$out"; }
 # A field of an object, by jq.
 field() { # path kind name

@@ -108,6 +108,9 @@ fn plain(value: &Value) -> String {
 
 /// `sandboxConfig` → `Sandbox Config`, `goldenActorID` → `Golden Actor ID`.
 fn words(key: &str) -> String {
+    if key == "url" {
+        return "URL".to_owned();
+    }
     let mut out = String::new();
     for c in key.chars() {
         match out.chars().last() {

@@ -44,7 +44,7 @@ pub(crate) async fn configure(client: &Client, classes: &Registry, workers: u32)
                 pool(client, class, workers).await?;
             }
             Err(missing) => print(&format!(
-                "no configuration for {}: {missing} is not on the PATH; `ate sandbox import` makes one from any file\n",
+                "no configuration for {0}: {missing}; `ate sandbox import --class {0}` makes one\n",
                 class.name
             )),
         }
@@ -52,14 +52,16 @@ pub(crate) async fn configure(client: &Client, classes: &Registry, workers: u32)
     Ok(())
 }
 
-/// Where the class's binaries are, or the first that is not there.
-fn found(class: &ClassDescriptor) -> Result<Vec<(String, String)>, &str> {
-    let path = |program: &str| (!program.is_empty()).then(|| programs::on_path(program)).flatten();
+/// Where the class's binaries are, or why there is none of the first that is missing.
+fn found(class: &ClassDescriptor) -> Result<Vec<(String, String)>, String> {
     let required = class.required_assets.iter();
     required
-        .map(|asset| match path(&asset.found_on_path_as) {
-            Some(path) => Ok((asset.name.clone(), path.display().to_string())),
-            None => Err(asset.name.as_str()),
+        .map(|asset| match asset.found_on_path_as.as_str() {
+            "" => Err(format!("its {} is no single program", asset.name)),
+            program => match programs::on_path(program) {
+                Some(path) => Ok((asset.name.clone(), path.display().to_string())),
+                None => Err(format!("{program} is not on the PATH")),
+            },
         })
         .collect()
 }

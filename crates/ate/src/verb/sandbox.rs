@@ -10,7 +10,7 @@ use std::{
 
 use ate_api::{
     Error, Reason,
-    resource::{API_VERSION, Asset, ObjectMeta, SandboxConfig, SandboxConfigSpec},
+    resource::{API_VERSION, Asset, ObjectMeta, SandboxConfig, SandboxConfigSpec, template},
     v1::{ImportRequest, ImportResponse, apply_response, import_request},
 };
 use ate_sandbox::host::arch;
@@ -58,9 +58,9 @@ pub(crate) enum Sandbox {
   ate sandbox import --class microvm --name microvm-default --default --from .cache/microvm/10.0
   ate sandbox import --class microvm --name microvm-own --from / kernel=./vmlinux")]
 pub(crate) struct Import {
-    /// Sandbox class the binaries are for.
-    #[arg(long, default_value = "gvisor")]
-    class: String,
+    /// Sandbox class the binaries are for [default: that of the SandboxConfig if there is one, else gvisor].
+    #[arg(long)]
+    class: Option<String>,
     /// SandboxConfig to create or change.
     #[arg(long)]
     name: String,
@@ -100,7 +100,7 @@ impl Import {
     pub(crate) fn first(class: &str, name: String, assets: Vec<(String, String)>) -> Import {
         let timeout = Duration::from_secs(120);
         Import {
-            class: class.to_owned(),
+            class: Some(class.to_owned()),
             name,
             default: true,
             config: Vec::new(),
@@ -113,8 +113,11 @@ impl Import {
     }
 
     pub(crate) async fn run(self, client: &Client) -> Outcome {
+        let target = Target { kind: Kind::SandboxConfig, space: String::new(), name: Some(self.name.clone()) };
+        let there = existing(client, &target).await?;
+        let class = self.class(there.as_ref());
         let collected = match &self.from {
-            Some(from) => Some(collect::collect(&self.class, from, self.herder_dir.as_deref()).await?),
+            Some(from) => Some(collect::collect(&class, from, self.herder_dir.as_deref()).await?),
             None => None,
         };
         let mut files = collected.as_ref().map(|c| c.assets.clone()).unwrap_or_default();
@@ -128,10 +131,9 @@ impl Import {
             assets.insert(asset.clone(), pinned(imported, media_type).trying(what)?);
         }
         drop(collected);
-        let target = Target { kind: Kind::SandboxConfig, space: String::new(), name: Some(self.name.clone()) };
         let what = || format!("cannot apply {target}");
         let (no_wait, timeout) = (self.no_wait, self.timeout);
-        let config = self.config(existing(client, &target).await?, assets);
+        let config = self.config(there, assets);
         let config = serde_json::to_value(config).map_err(|e| Error::new(Reason::Internal, e.to_string()));
         let applied = client.apply(&config.trying(what)?, false).await.trying(what)?;
         let outcome: apply_response::Outcome = applied.outcome();
@@ -153,14 +155,20 @@ impl Import {
         Ok(())
     }
 
+    fn class(&self, existing: Option<&SandboxConfig>) -> String {
+        let of_config = || existing.map(|config| config.spec.sandbox_class.clone());
+        self.class.clone().or_else(of_config).unwrap_or_else(template::default_class)
+    }
+
     /// The config as it shall be; what it says of other things stays.
     fn config(self, existing: Option<SandboxConfig>, assets: BTreeMap<String, Asset>) -> SandboxConfig {
+        let class = self.class(existing.as_ref());
         let mut config = existing.unwrap_or_else(|| SandboxConfig {
             api_version: API_VERSION.to_owned(),
             kind: Kind::SandboxConfig.name().to_owned(),
             metadata: ObjectMeta { name: self.name, ..Default::default() },
             spec: SandboxConfigSpec {
-                sandbox_class: self.class.clone(),
+                sandbox_class: class.clone(),
                 default: false,
                 assets: BTreeMap::new(),
                 config: None,
@@ -168,7 +176,7 @@ impl Import {
             status: None,
         });
         config.status = None;
-        config.spec.sandbox_class = self.class;
+        config.spec.sandbox_class = class;
         config.spec.default |= self.default;
         config.spec.assets.entry(arch().to_owned()).or_default().extend(assets);
         if !self.config.is_empty() {
@@ -244,7 +252,7 @@ mod tests {
 
     fn import(config: &[(&str, &str)]) -> Import {
         Import {
-            class: "gvisor".into(),
+            class: None,
             name: "n".into(),
             default: true,
             config: config.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
@@ -272,5 +280,15 @@ mod tests {
         assert_eq!(settings["platform"], "systrap");
         assert_eq!(settings["directfs"], false);
         assert!(new.spec.default);
+        assert_eq!(new.spec.sandbox_class, "gvisor");
+    }
+
+    #[test]
+    fn an_import_without_a_class_is_for_that_of_the_config() {
+        let named = |class: Option<&str>| Import { class: class.map(str::to_owned), ..import(&[]) };
+        let old = named(Some("microvm")).config(None, asset("file:///old"));
+        assert_eq!(named(None).class(Some(&old)), "microvm");
+        assert_eq!(named(None).config(Some(old.clone()), asset("file:///new")).spec.sandbox_class, "microvm");
+        assert_eq!(named(Some("other")).class(Some(&old)), "other");
     }
 }
