@@ -5,8 +5,10 @@
 //! freeze, store). Whatever the node is told to run, it was told with digests; it trusts nothing else.
 #![forbid(unsafe_code)]
 
+pub mod hub;
 pub mod node;
 pub mod types;
 
+pub use hub::Hub;
 pub use node::{AssetUpload, LogTail, NodeAgent, NodeEvents};
 pub use types::*;

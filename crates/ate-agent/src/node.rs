@@ -5,7 +5,7 @@ use ate_api::{
     Error,
     id::{Activation, Digest, ObjectName, Uid, WorkerId},
 };
-use ate_sandbox::SandboxRef;
+use ate_sandbox::{Revocations, SandboxRef, Verification};
 use tokio::sync::mpsc;
 
 use crate::types::*;
@@ -33,7 +33,13 @@ pub struct AssetUpload {
 pub trait NodeAgent: Send + Sync + 'static {
     fn name(&self) -> &str;
 
-    /// All workers, then whatever happens. Each caller gets its own stream.
+    /// Whether workers, and who is on them, outlive the control plane. One that starts then asks who runs before it puts
+    /// anybody to rest.
+    fn keeps_workers(&self) -> bool {
+        false
+    }
+
+    /// All workers, [`NodeEvent::Listed`], then whatever happens. Each caller gets its own stream.
     fn events(&self) -> NodeEvents;
 
     /// Sets the desired state of one pool; workers come and go in the background. When there are too many, those
@@ -42,11 +48,26 @@ pub trait NodeAgent: Send + Sync + 'static {
     /// Ends the workers of a pool. Whatever still runs on them is lost: drain first.
     async fn remove_pool(&self, pool: &ObjectName) -> Result<(), Error>;
 
+    /// Checks the signatures of the assets against their bytes, which are fetched if they are not here and `fetch` says
+    /// so; else what is not here is left out.
+    async fn check_signatures(
+        &self,
+        sandbox: &SandboxRef,
+        verification: &Verification,
+        fetch: bool,
+    ) -> Result<(), Error>;
     /// Fetches and verifies the assets and asks the driver what they can do.
     async fn probe(&self, sandbox: &SandboxRef) -> Result<Probed, Error>;
     /// Takes an asset into the node's store and returns its digest, size, URL and whether it was there.
     async fn import_asset(&self, upload: AssetUpload) -> Result<(Digest, u64, String, bool), Error>;
     async fn assets(&self) -> Result<Vec<AssetReport>, Error>;
+    /// Removes an asset from the node. Absent is fine; `IN_USE` if a worker or a pool uses it.
+    async fn delete_asset(&self, asset: &Digest) -> Result<(), Error>;
+
+    /// Replaces the list of binaries that must not run any more. The node keeps it for itself, over restarts, and goes by it
+    /// whoever asks. When this returns, the list is durable, nothing new begins under a binary on it (`ASSET_REVOKED`), and
+    /// what was prepared under one is gone. What runs goes on. `FENCED` if the node has a later list.
+    async fn set_revocations(&self, revocations: Revocations) -> Result<(), Error>;
 
     /// Finds an image, records its digest and unpacks its layers.
     async fn resolve_image(&self, reference: &str) -> Result<ResolvedImage, Error>;
@@ -54,8 +75,8 @@ pub trait NodeAgent: Send + Sync + 'static {
     async fn prepare(&self, prepare: Prepare) -> Result<(), Error>;
     async fn activate(&self, activate: Activate) -> Result<Activated, Error>;
     async fn capture(&self, capture: Capture) -> Result<Captured, Error>;
-    /// The capture is not committed: the actor goes on.
-    async fn thaw(&self, worker: &WorkerId, activation: Activation) -> Result<(), Error>;
+    /// The capture of this generation is not committed: the actor goes on. `FENCED` if a later one is under way or done.
+    async fn thaw(&self, worker: &WorkerId, actor: &Uid, activation: Activation, generation: u64) -> Result<(), Error>;
     /// Ends the activation, if it still runs, and cleans the worker. The worker is idle when this returns.
     async fn release(&self, worker: &WorkerId, actor: &Uid, activation: Activation) -> Result<(), Error>;
 

@@ -8,9 +8,10 @@ use ate_api::{
 };
 use ate_sandbox::SandboxRef;
 use ate_snapshot::manifest::Platform;
+use serde::{Deserialize, Serialize};
 
 /// The desired state of one pool on this node.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PoolSpec {
     pub name: ObjectName,
     /// Labels of the pool, which worker selectors match.
@@ -20,7 +21,7 @@ pub struct PoolSpec {
     pub sandbox: SandboxRef,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkerPhase {
     /// Assets are fetched or the herder is not up yet.
     Starting,
@@ -31,9 +32,13 @@ pub enum WorkerPhase {
 }
 
 /// What the node says of one worker.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerReport {
     pub id: WorkerId,
+    /// Name of the node it is on.
+    pub node: String,
+    /// The pod it is in, where workers are pods.
+    pub pod: Option<Pod>,
     pub pool: ObjectName,
     pub labels: BTreeMap<String, String>,
     pub class: String,
@@ -45,12 +50,43 @@ pub struct WorkerReport {
     pub configs: Vec<String>,
     /// Preparation in place, if any.
     pub prepared: Option<PrepareKey>,
+    /// Whose activation is on it, as far as the node knows.
+    pub holds: Option<Held>,
+    /// It is about to go: nothing more is started on it, and who is on it had better leave.
+    pub leaving: bool,
     /// Why it is not ready yet; for people.
     pub message: String,
 }
 
+/// The pod of a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    pub name: String,
+    pub uid: String,
+}
+
+/// An activation on a worker, as the node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub actor: Uid,
+    pub activation: Activation,
+    pub stage: HeldStage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HeldStage {
+    Starting,
+    Running,
+    /// A capture of this generation is under way or done.
+    Captured {
+        generation: u64,
+    },
+    /// It ended or never came up, and waits to be released.
+    Over,
+}
+
 /// What a preparation is good for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PrepareKey {
     pub template_uid: Uid,
     /// Digest over class, config and assets.
@@ -62,11 +98,13 @@ pub struct PrepareKey {
 }
 
 /// Something that happened on the node without being asked for.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[expect(clippy::large_enum_variant, reason = "most events are of the largest variant")]
 pub enum NodeEvent {
-    /// A worker is new or changed. The first events of a stream are all workers there are.
+    /// A worker is new or changed. The first events of a stream are all workers there are, then [`NodeEvent::Listed`].
     Worker(WorkerReport),
+    /// Those were all: a worker that is not among them is gone, though nobody may have been told.
+    Listed,
     /// The worker is gone for good, whatever it held is lost.
     WorkerLost { id: WorkerId, message: String },
     /// The actor on this worker ended by itself; the worker still has to be released.
@@ -75,7 +113,7 @@ pub enum NodeEvent {
     Asset(AssetReport),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AssetPhase {
     Fetching,
     Verified,
@@ -84,7 +122,7 @@ pub enum AssetPhase {
     Missing,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AssetReport {
     pub sha256: Digest,
     pub phase: AssetPhase,
@@ -96,7 +134,7 @@ pub struct AssetReport {
 }
 
 /// The template an actor is made from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Template {
     pub name: ObjectName,
     pub uid: Uid,
@@ -107,14 +145,14 @@ pub struct Template {
 }
 
 /// Who is activated.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ActorIdentity {
     pub name: ActorName,
     pub uid: Uid,
 }
 
 /// Start one activation of an actor on a worker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Activate {
     pub worker: WorkerId,
     pub actor: ActorIdentity,
@@ -128,7 +166,7 @@ pub struct Activate {
     pub timeout: Duration,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Source {
     /// From the images.
     Boot,
@@ -138,10 +176,25 @@ pub enum Source {
         /// What it rests on, as recorded when it was committed; the node refuses a manifest that says otherwise.
         base: Option<SnapshotRef>,
     },
+    /// From the images, with the durable directories that a snapshot of whatever scope holds.
+    Files { snapshot: SnapshotRef },
+}
+
+impl Source {
+    /// The node that alone has it.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Source::Snapshot { snapshot, .. } | Source::Files { snapshot } => match &snapshot.location {
+                SnapshotLocation::Local { node } => Some(node),
+                SnapshotLocation::External { .. } => None,
+            },
+            Source::Boot => None,
+        }
+    }
 }
 
 /// A committed snapshot, as the control plane recorded it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotRef {
     /// sha256 of the manifest.
     pub manifest: Digest,
@@ -149,15 +202,15 @@ pub struct SnapshotRef {
     pub location: SnapshotLocation,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SnapshotLocation {
-    /// On this node only.
-    Local,
+    /// On the node of this name only.
+    Local { node: String },
     /// URL prefix in object storage; `{prefix}/manifest.json` and the files beside it.
     External { prefix: String },
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Activated {
     pub address: IpAddr,
     /// A sandbox started ahead was used.
@@ -167,7 +220,7 @@ pub struct Activated {
 }
 
 /// Freeze the actor and store a snapshot of it. The actor stays frozen until `thaw` or `release`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Capture {
     pub worker: WorkerId,
     pub actor: ActorIdentity,
@@ -183,7 +236,7 @@ pub struct Capture {
     pub timeout: Duration,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CaptureTarget {
     Local,
     /// URL prefix below which the snapshot gets a prefix of its own; `default` is the node's own store.
@@ -193,7 +246,7 @@ pub enum CaptureTarget {
 }
 
 /// A snapshot that is completely written, verified and durable, but not committed yet.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Captured {
     pub manifest: Digest,
     pub manifest_json: Vec<u8>,
@@ -205,7 +258,7 @@ pub struct Captured {
 }
 
 /// Start a sandbox ahead on an idle worker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Prepare {
     pub worker: WorkerId,
     pub template: Template,
@@ -217,14 +270,14 @@ pub struct Prepare {
 }
 
 /// What binaries can do under a configuration.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probed {
     pub capabilities: Vec<String>,
     pub versions: BTreeMap<String, String>,
 }
 
 /// An image found and unpacked on the node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolvedImage {
     pub digest: Digest,
     /// TCP ports the image says it listens on.
@@ -232,15 +285,19 @@ pub struct ResolvedImage {
 }
 
 /// Everything that is still referenced; the rest may go.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct LiveSet {
     pub manifests: Vec<Digest>,
     pub assets: Vec<Digest>,
     pub images: Vec<Digest>,
     pub actors: Vec<Uid>,
+    /// Locations of object storage to look for what nobody committed; none: not now.
+    pub locations: Vec<String>,
+    /// URL prefixes of all that is committed, or on its way out of storage by itself.
+    pub stored: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
     /// RFC 3339, UTC.
     pub time: String,

@@ -26,6 +26,11 @@ macro_rules! reasons {
                 match self { $(Reason::$name => $text,)* }
             }
 
+            /// As conditions have it.
+            pub fn camel_case(self) -> &'static str {
+                match self { $(Reason::$name => stringify!($name),)* }
+            }
+
             /// The gRPC code this reason travels with.
             pub fn code(self) -> Code {
                 match self { $(Reason::$name => Code::$code,)* }
@@ -54,10 +59,15 @@ reasons! {
     Conflict = "CONFLICT" => Aborted,
     /// The object is needed by others, which the message lists.
     InUse = "IN_USE" => FailedPrecondition,
+    /// Another rollout of the class is not over.
+    RolloutUnderWay = "ROLLOUT_UNDER_WAY" => FailedPrecondition,
     /// The actor is in a state that does not allow this.
     WrongState = "WRONG_STATE" => FailedPrecondition,
     /// An activation that is no longer the current one tried to act.
     Fenced = "FENCED" => FailedPrecondition,
+    /// Nobody knows who calls: no credentials, or none that count.
+    Unauthenticated = "UNAUTHENTICATED" => Unauthenticated,
+    /// The caller is known and may not do this.
     PermissionDenied = "PERMISSION_DENIED" => PermissionDenied,
 
     /// No worker became free before the deadline.
@@ -93,8 +103,12 @@ reasons! {
 
     /// A binary that no SandboxConfig of this installation admits.
     AssetNotAdmitted = "ASSET_NOT_ADMITTED" => PermissionDenied,
+    /// A binary that was admitted once and must not run any more.
+    AssetRevoked = "ASSET_REVOKED" => PermissionDenied,
     /// Bytes that are not those the digest names.
     AssetDigestMismatch = "ASSET_DIGEST_MISMATCH" => DataLoss,
+    /// A configuration names keys, and an asset is not signed by one of them.
+    AssetSignatureInvalid = "ASSET_SIGNATURE_INVALID" => PermissionDenied,
     /// The asset cannot be had from its URL.
     AssetUnavailable = "ASSET_UNAVAILABLE" => Unavailable,
     /// Larger than declared or than allowed.
@@ -190,6 +204,12 @@ impl Error {
     }
 }
 
+impl ate_failpoint::Injected for Error {
+    fn injected(point: &str) -> Self {
+        Error::new(Reason::Unavailable, format!("a fault was injected at {point}"))
+    }
+}
+
 impl From<Error> for Status {
     fn from(e: Error) -> Status {
         let mut details = ErrorDetails::new();
@@ -203,20 +223,29 @@ impl From<Error> for Status {
     }
 }
 
+impl Error {
+    /// What [`From<Error> for Status`] wrote. `None`: the status is of somebody else, of the connection perhaps.
+    pub fn told_by(s: &Status) -> Option<Error> {
+        let details = s.get_error_details();
+        let info = details.error_info().filter(|i| i.domain == DOMAIN)?;
+        let get = |k: &str| info.metadata.get(k).cloned().unwrap_or_default();
+        let reason = info.reason.parse().ok()?;
+        Some(Error { reason, object: get("object"), message: s.message().to_owned(), hint: get("hint") })
+    }
+}
+
 impl From<&Status> for Error {
     /// Reads back what [`From<Error> for Status`] wrote; a foreign status becomes the nearest reason.
     fn from(s: &Status) -> Error {
-        if let Some(info) = s.get_error_details().error_info().filter(|i| i.domain == DOMAIN) {
-            let get = |k: &str| info.metadata.get(k).cloned().unwrap_or_default();
-            if let Ok(reason) = info.reason.parse() {
-                return Error { reason, object: get("object"), message: s.message().to_owned(), hint: get("hint") };
-            }
+        if let Some(e) = Error::told_by(s) {
+            return e;
         }
         let reason = match s.code() {
             Code::InvalidArgument | Code::OutOfRange => Reason::Invalid,
             Code::NotFound => Reason::NotFound,
             Code::AlreadyExists => Reason::AlreadyExists,
-            Code::PermissionDenied | Code::Unauthenticated => Reason::PermissionDenied,
+            Code::Unauthenticated => Reason::Unauthenticated,
+            Code::PermissionDenied => Reason::PermissionDenied,
             Code::FailedPrecondition => Reason::WrongState,
             Code::Aborted => Reason::Conflict,
             Code::DeadlineExceeded | Code::Cancelled => Reason::DeadlineExceeded,

@@ -145,6 +145,17 @@ impl fmt::Display for Digest {
     }
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Digest {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Digest".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "pattern": "^[a-f0-9]{64}$"})
+    }
+}
+
 impl<'de> Deserialize<'de> for Digest {
     /// Without prefix, as it is written: one digest has one form in JSON.
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {

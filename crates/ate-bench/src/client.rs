@@ -12,7 +12,7 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
 };
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 /// No request of a measurement may take longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -51,7 +51,7 @@ pub(crate) struct Api(ControlClient<Channel>);
 
 impl Api {
     pub(crate) async fn connect(url: &str) -> anyhow::Result<Self> {
-        let channel = Channel::from_shared(url.to_owned())?.connect().await?;
+        let channel = Endpoint::from_shared(url.to_owned())?.connect().await?;
         Ok(Api(ControlClient::new(channel)))
     }
 

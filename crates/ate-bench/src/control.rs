@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use ate_control::bench::{Figures, Load, run as load};
-use ate_store::EmbeddedStore;
+use ate_store::{EmbeddedStore, Store};
 
 use crate::report::{Figure, Goal};
 
 /// Callers at once.
-const CONCURRENCY: usize = 32;
-const FEW: usize = 1_000;
-const MANY: usize = 1_000_000;
+pub(crate) const CONCURRENCY: usize = 32;
+pub(crate) const FEW: usize = 1_000;
+pub(crate) const MANY: usize = 1_000_000;
 
 /// Few actors, many, and few again, so that a machine that grows slower meanwhile does not pass for an effect of size.
 pub(crate) async fn run(quick: bool) -> anyhow::Result<Vec<Figure>> {
@@ -30,10 +30,16 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-async fn measure(actors: usize, duration: Duration) -> anyhow::Result<Figures> {
+pub(crate) async fn measure(actors: usize, duration: Duration) -> anyhow::Result<Figures> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("store");
     let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await??;
+    measure_over(Arc::new(store), actors, duration).await
+}
+
+/// Over an empty store.
+pub(crate) async fn measure_over(store: Arc<dyn Store>, actors: usize, duration: Duration) -> anyhow::Result<Figures> {
+    let dir = tempfile::tempdir()?;
     let load_of = Load { actors, concurrency: CONCURRENCY, warm_up: Duration::from_secs(2), duration };
-    Ok(load(&load_of, Arc::new(store), dir.path()).await?)
+    Ok(load(&load_of, store, dir.path()).await?)
 }

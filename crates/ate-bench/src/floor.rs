@@ -205,7 +205,8 @@ impl Hand {
     }
 }
 
-/// A new socket for each attempt: one that was refused or timed out early would wait a second for its retry.
+/// The same request as is measured. A new socket for each attempt: one that was refused or timed out early would
+/// wait a second for its retry.
 pub(crate) fn wait_for_200(connect: Duration) -> anyhow::Result<()> {
     let address: SocketAddr = format!("{INSIDE}:80").parse()?;
     let began = Instant::now();
@@ -221,7 +222,7 @@ pub(crate) fn wait_for_200(connect: Duration) -> anyhow::Result<()> {
 fn answers_200(address: SocketAddr, connect: Duration) -> std::io::Result<bool> {
     let mut socket = TcpStream::connect_timeout(&address, connect)?;
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
-    socket.write_all(b"GET /readyz HTTP/1.1\r\nHost: floor\r\nConnection: close\r\n\r\n")?;
+    socket.write_all(b"GET / HTTP/1.1\r\nHost: floor\r\nConnection: close\r\n\r\n")?;
     let mut head = [0; 12];
     socket.read_exact(&mut head)?;
     Ok(&head[9..] == b"200")

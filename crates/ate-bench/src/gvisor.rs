@@ -1,7 +1,7 @@
 //! Waking and suspending an actor in gVisor, beside the floor: the same actor restored by hand.
 
 use anyhow::Context as _;
-use ate_e2e::{Node, RUNSC_A, node, runsc, until};
+use ate_e2e::{Node, RUNSC_A, node, runsc};
 
 use crate::{
     client::{Api, Http},
@@ -38,7 +38,7 @@ pub(crate) async fn run(samples: usize) -> anyhow::Result<Vec<Figure>> {
     for _ in 0..samples {
         suspends.push(api.suspend(ACTOR).await.context("suspend")?);
         floors.push(floor.sample()?);
-        prepared(&node);
+        node.worker_warm(false);
         let mut http = Http::connect(node.router(), HOST).await?;
         wakes.push(http.get("/").await.context("wake")?);
     }
@@ -56,11 +56,4 @@ pub(crate) async fn run(samples: usize) -> anyhow::Result<Vec<Figure>> {
         Figure::new("gvisor.suspend.p50_ms", suspends.p50(), "ms", Goal::AtMost(250.0), suspends.len())
             .spread(&suspends),
     ])
-}
-
-/// A warm worker is the promise: what is measured is a wake, not the warming.
-fn prepared(node: &Node) {
-    until("the worker to be warm", node::ANSWER, || {
-        node.list("workers").iter().any(|w| w["status"]["prepared"].is_string()).then_some(())
-    });
 }

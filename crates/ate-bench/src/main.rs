@@ -9,8 +9,13 @@ mod floor;
 mod gvisor;
 mod microvm;
 mod microvm_floor;
+mod postgres;
 mod report;
+mod revoke;
+mod rollout;
 mod router;
+mod trust;
+mod usage;
 
 use std::path::PathBuf;
 
@@ -27,7 +32,7 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Only these groups
-    #[arg(value_parser = ["gvisor", "microvm", "router", "control"])]
+    #[arg(value_parser = ["gvisor", "microvm", "router", "control", "postgres", "usage", "revoke", "trust", "rollout"])]
     names: Vec<String>,
     #[command(subcommand)]
     helper: Option<Helper>,
@@ -71,6 +76,27 @@ fn main() -> anyhow::Result<()> {
     if wanted("control") {
         eprintln!("the control plane alone, with a thousand and with a million actors …");
         figures.extend(runtime.block_on(control::run(args.quick))?);
+    }
+    if wanted("postgres") {
+        eprintln!("the control plane over PostgreSQL, beside the embedded store, and with a million actors …");
+        figures.extend(runtime.block_on(postgres::run(args.quick))?);
+    }
+    if wanted("usage") {
+        eprintln!("who uses a binary, asked of a control plane with very many actors …");
+        figures.extend(runtime.block_on(usage::run(args.quick))?);
+    }
+    if wanted("revoke") {
+        eprintln!("revoking a binary that a warm worker has started, {samples} times …");
+        figures.extend(runtime.block_on(revoke::run(samples))?);
+    }
+    if wanted("trust") {
+        eprintln!("attacking a node, and how much of a wake-up is verification, {samples} times …");
+        figures.push(trust::attacks());
+        figures.push(runtime.block_on(trust::wakeup(samples))?);
+    }
+    if wanted("rollout") {
+        eprintln!("rolling another runsc out under actors that are asked meanwhile …");
+        figures.extend(rollout::run(args.quick)?);
     }
     report::publish(&figures, args.json.as_deref())
 }

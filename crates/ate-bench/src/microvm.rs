@@ -7,11 +7,12 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use ate_e2e::{
-    Kit, Node, Template, eventually,
+    Kit, Node, Template,
+    disk::files_below,
+    eventually,
     footprint::{below, command_line},
-    kit, node, until,
+    kit, node,
 };
-use serde_json::Value;
 
 use crate::{
     client::{Api, Http},
@@ -50,7 +51,9 @@ fn site(workers: u32) -> Node {
     let lines = format!("  sandboxClass: {CLASS}\n  sandboxConfigName: {CLASS}\n");
     node.apply(&node::pool(CLASS, workers, &lines)).ok();
     node.workers_ready(workers as usize);
-    node.template(&Template::default().class(CLASS).line("idleTimeout: \"0\"").yaml("bench"), "bench");
+    // The probe asks what requests ask, as it should where a standby is to be warm for them.
+    let template = Template::default().class(CLASS).readyz("/").line("idleTimeout: \"0\"");
+    node.template(&template.yaml("bench"), "bench");
     node
 }
 
@@ -77,7 +80,7 @@ async fn one_at_a_time(samples: usize) -> anyhow::Result<Vec<Figure>> {
     for _ in 0..samples {
         suspends.push(api.suspend(ACTOR).await.context("suspend")?);
         floors.push(floor.sample()?);
-        prepared(&node, false);
+        node.worker_warm(false);
         wakes.push(first_byte(&node, ACTOR).await.context("wake")?);
     }
 
@@ -91,7 +94,7 @@ async fn one_at_a_time(samples: usize) -> anyhow::Result<Vec<Figure>> {
     for i in 0..samples {
         let name = format!("new{i}");
         node.actor(&name, "bench");
-        prepared(&node, true);
+        node.worker_warm(true);
         firsts.push(first_byte(&node, &name).await.context("first wake")?);
         api.suspend(&name).await?;
     }
@@ -151,22 +154,18 @@ async fn first_byte(node: &Node, actor: &str) -> anyhow::Result<f64> {
     Http::connect(node.router(), &node::host(actor)).await?.get("/").await
 }
 
-/// A warm worker is the promise: what is measured is a wake, not the warming.
-fn prepared(node: &Node, standby: bool) {
-    until("the worker to be warm", node::ANSWER, || {
-        let workers = node.list("workers");
-        let ready = |w: &Value| w["status"]["prepared"].is_string() && (!standby || w["status"]["standby"] == true);
-        workers.iter().any(ready).then_some(())
-    });
-}
-
 /// Where the node has what the golden snapshot is restored from.
 fn files(node: &Node) -> anyhow::Result<Files> {
     let template = node.get("template", "bench");
     let manifest = template["status"]["goldenManifest"].as_str().context("no golden snapshot")?;
     let data = node.data().join("node");
     let golden = data.join("snapshots").join(manifest);
-    let file = |name: &str, below: &Path| find(below, name).with_context(|| format!("no {name} below {below:?}"));
+    let file = |name: &str, below: &Path| {
+        files_below(below)
+            .into_iter()
+            .find(|p| p.file_name() == Some(OsStr::new(name)))
+            .with_context(|| format!("no {name} below {below:?}"))
+    };
     let parent = |path: PathBuf, up: usize| path.ancestors().nth(up).map(Path::to_owned).context("a path too short");
     Ok(Files {
         vmm: parent(file("qemu-system-x86_64", &data.join("assets"))?, 2)?,
@@ -174,23 +173,6 @@ fn files(node: &Node) -> anyhow::Result<Files> {
         image: file("image", &data.join("images").join("erofs"))?,
         memory_mib: MEMORY_MIB,
     })
-}
-
-/// The first file of this name below a directory.
-fn find(below: &Path, name: &str) -> Option<PathBuf> {
-    for entry in std::fs::read_dir(below).ok()?.flatten() {
-        let path = entry.path();
-        match entry.file_type().ok()? {
-            kind if kind.is_dir() => {
-                if let Some(found) = find(&path, name) {
-                    return Some(found);
-                }
-            }
-            kind if kind.is_file() && path.file_name() == Some(OsStr::new(name)) => return Some(path),
-            _ => {}
-        }
-    }
-    None
 }
 
 /// Size of the actor's current snapshot: of its own files, without what it rests on.

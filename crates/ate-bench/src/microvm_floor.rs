@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use ate_guest::{
     frame::{self, Kind},
-    protocol::{CONTROL, ENTROPY, LOG, Request, Wake},
+    protocol::{self, CONTROL, ENTROPY, LOG, Request, Wake},
 };
 use serde_json::{Value, json};
 
@@ -133,7 +133,7 @@ fn restore(files: &Files, dir: &Path) -> anyhow::Result<[UnixStream; 2]> {
     let log = connect(&dir.join("log"))?;
     let now_ns = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos())?;
     let wake = Request::Wake(Wake { now_ns, entropy: [7; ENTROPY], identity: Vec::new() });
-    control.write_all(&frame::encode(Kind::Message, &serde_json::to_vec(&wake)?))?;
+    control.write_all(&frame::encode(Kind::Message, &protocol::encode(&wake)?))?;
     call(&qmp, &mut answers, "cont", Value::Null)?;
     Ok([control, log])
 }

@@ -12,7 +12,9 @@ use ate_api::id::{Digest, ObjectName, Uid};
 use ate_snapshot::manifest::Platform;
 use tokio::sync::watch;
 
-use crate::records::{AtespaceRecord, ConfigKey, ConfigRecord, PoolRecord, Revision, TemplateRecord};
+use crate::records::{
+    AtespaceRecord, ConfigKey, ConfigRecord, DefaultClass, PoolRecord, Revision, Rollout, TemplateRecord,
+};
 
 #[derive(Debug)]
 pub(crate) struct Entry<V> {
@@ -54,18 +56,29 @@ impl<K: Ord + Clone, V> Table<K, V> {
     }
 
     pub(crate) fn set(&self, key: K, version: u64, value: V) {
-        self.write(key, version, Some(Arc::new(value)));
+        self.set_all(version, [(key, value)]);
+    }
+
+    /// Several that one commit wrote: nobody sees one without the others.
+    pub(crate) fn set_all(&self, version: u64, new: impl IntoIterator<Item = (K, V)>) {
+        self.write(version, new.into_iter().map(|(key, value)| (key, Some(Arc::new(value)))));
     }
 
     pub(crate) fn remove(&self, key: K, version: u64) {
-        self.write(key, version, None);
+        self.write(version, [(key, None)]);
     }
 
-    fn write(&self, key: K, version: u64, value: Option<Arc<V>>) {
+    fn write(&self, version: u64, new: impl IntoIterator<Item = (K, Option<Arc<V>>)>) {
         let mut entries = self.entries.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if entries.get(&key).is_none_or(|(old, _)| *old < version) {
-            entries.insert(key, (version, value));
-            drop(entries);
+        let mut changed = false;
+        for (key, value) in new {
+            if entries.get(&key).is_none_or(|(old, _)| *old < version) {
+                entries.insert(key, (version, value));
+                changed = true;
+            }
+        }
+        drop(entries);
+        if changed {
             self.changed.send_modify(|n| *n += 1);
         }
     }
@@ -80,7 +93,10 @@ impl<K: Ord + Clone, V> Table<K, V> {
 pub(crate) struct Catalog {
     pub(crate) atespaces: Table<String, AtespaceRecord>,
     pub(crate) configs: Table<String, ConfigRecord>,
+    pub(crate) default_class: Table<(), DefaultClass>,
     pub(crate) revisions: Table<ConfigKey, Revision>,
+    /// By class.
+    pub(crate) rollouts: Table<String, Rollout>,
     pub(crate) pools: Table<ObjectName, PoolRecord>,
     pub(crate) templates: Table<ObjectName, TemplateRecord>,
     pub(crate) platforms: Table<Digest, Platform>,
@@ -91,7 +107,9 @@ impl Catalog {
         Catalog {
             atespaces: Table::new(),
             configs: Table::new(),
+            default_class: Table::new(),
             revisions: Table::new(),
+            rollouts: Table::new(),
             pools: Table::new(),
             templates: Table::new(),
             platforms: Table::new(),

@@ -6,20 +6,22 @@ use std::{
 };
 
 use ate_agent::NodeAgent;
-use ate_api::{Error, id::ActorName};
+use ate_api::{Error, Reason, id::ActorName};
 use ate_sandbox::Registry;
 use ate_store::Store;
 use tokio::sync::{broadcast, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access::{Access, audit::Audit, review::Reviews},
     catalog::Catalog,
     core::{Core, Running},
     db::Db,
     options::Options,
-    policy, reconcile,
+    policy, reconcile, revocation, rollout,
     scheduler::Scheduler,
     traffic::Traffic,
+    usage,
     workflow::{
         self,
         turns::{Kind, Turns},
@@ -36,8 +38,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// Loads the state, puts to rest whoever held a worker when the last one ended, and starts the background
-    /// work. Fails when the store cannot be read.
+    /// Loads the state, puts to rest whoever held a worker when the last one ended (or adopts them, where workers outlive
+    /// the control plane), and starts the background work. Fails when the store cannot be read, or the audit log cannot be written.
     pub async fn start(
         options: Options,
         store: Arc<dyn Store>,
@@ -45,41 +47,65 @@ impl Control {
         traffic: Arc<dyn Traffic>,
         classes: Registry,
     ) -> Result<Control, Error> {
+        let audit = Audit::open(options.audit_log.as_deref())
+            .map_err(|e| Error::new(Reason::StorageUnavailable, format!("cannot open the audit log: {e}")))?;
+        let reviews = options.reviewer.clone().map(|reviewer| Arc::new(Reviews::new(reviewer, options.review_ttl)));
         let core = Arc::new(Core {
             scheduler: Scheduler::new(options.queue_limit),
             options,
-            db: Db { store },
+            db: Db::new(store),
+            access: Access { tokens: Default::default(), audit, reviews },
             node,
             traffic,
             classes,
             admitted: Default::default(),
+            withdrawn: Mutex::default(),
+            revoked: Default::default(),
+            revoking: Default::default(),
+            node_back: Default::default(),
             catalog: Catalog::new(),
             turns: Arc::new(Turns::default()),
             live: Default::default(),
+            adoption: Default::default(),
             recent: Mutex::default(),
             demand: Mutex::default(),
             assets: Mutex::default(),
             asset_changes: broadcast::channel(ASSET_CHANGES).0,
             garbage: Default::default(),
             config_ready: watch::channel(0).0,
+            keeper: Default::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        core.load_revocations().await?;
+        core.load_tokens().await?;
         core.load_catalog().await?;
-        let recovered = core.recover_all().await?;
-        if recovered > 0 {
-            tracing::info!(recovered, "actors that held a worker are back at their last committed generation");
+        if core.node.keeps_workers() {
+            let awaited = core.await_all().await?;
+            tracing::info!(awaited, "actors that held a worker are looked for");
+            core.spawn(workflow::adopt::run(core.clone()));
+        } else {
+            let recovered = core.recover_all().await?;
+            if recovered > 0 {
+                tracing::info!(recovered, "actors that held a worker are back at their last committed generation");
+            }
         }
         core.spawn(reconcile::node_events::run(core.clone()));
         core.spawn(reconcile::configs::run(core.clone()));
         core.spawn(reconcile::pools::run(core.clone()));
+        core.spawn(reconcile::leaving::run(core.clone()));
         core.spawn(reconcile::templates::run(core.clone()));
+        core.spawn(reconcile::platforms::run(core.clone()));
         core.spawn(reconcile::garbage::run(core.clone()));
         core.spawn(reconcile::collect::run(core.clone()));
         core.spawn(policy::idle::run(core.clone()));
         core.spawn(policy::evict::run(core.clone()));
         core.spawn(policy::prepare::run(core.clone()));
         core.spawn(workflow::live::run(core.clone()));
+        core.spawn(usage::counts::run(core.clone()));
+        core.spawn(revocation::keep::run(core.clone()));
+        core.spawn(revocation::conditions::run(core.clone()));
+        core.spawn(rollout::run::run(core.clone()));
         Ok(Control { core })
     }
 
@@ -110,8 +136,8 @@ impl Control {
         let _ = tokio::time::timeout_at((deadline + Duration::from_secs(1)).into(), self.core.tasks.wait()).await;
     }
 
-    /// Ends the background work and suspends nothing.
-    pub(crate) fn stop(&self) {
+    /// Ends the background work and suspends nothing: another control plane takes over, or the process ends.
+    pub fn stop(&self) {
         self.core.stop.cancel();
     }
 }

@@ -1,8 +1,8 @@
 //! What every part of the control plane shares.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, RwLock},
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, OnceLock, RwLock},
     time::Instant,
 };
 
@@ -11,19 +11,22 @@ use ate_api::{
     Error, Reason,
     id::{Activation, ActorName, Digest, Uid, WorkerId},
 };
-use ate_sandbox::{Admitted, Registry};
-use tokio::sync::broadcast;
+use ate_failpoint::step;
+use ate_sandbox::{Admitted, Registry, Revocations};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access::Access,
     catalog::Catalog,
     db::Db,
     options::Options,
     policy::{demand::Demand, prepare::Recent},
     reconcile::garbage::Fresh,
+    revocation,
     scheduler::{Scheduler, Stage},
     traffic::Traffic,
-    workflow::{live::Live, turns::Turns},
+    workflow::{adopt::Adoption, live::Live, turns::Turns},
 };
 
 /// A running actor, as the router needs it.
@@ -39,15 +42,23 @@ pub struct Running {
 pub(crate) struct Core {
     pub(crate) options: Options,
     pub(crate) db: Db,
+    pub(crate) access: Access,
     pub(crate) node: Arc<dyn NodeAgent>,
     pub(crate) traffic: Arc<dyn Traffic>,
     pub(crate) classes: Registry,
-    /// Which binaries may run; built anew when revisions change.
+    /// Which binaries may run; built anew when revisions or revocations change.
     pub(crate) admitted: RwLock<Arc<Admitted>>,
+    /// Configurations being deleted.
+    pub(crate) withdrawn: Mutex<BTreeSet<String>>,
+    pub(crate) revoked: watch::Sender<Arc<Revocations>>,
+    pub(crate) revoking: revocation::Turn,
+    /// The node's events are listened to anew: it may have been away.
+    pub(crate) node_back: Notify,
     pub(crate) catalog: Catalog,
     pub(crate) scheduler: Scheduler,
     pub(crate) turns: Arc<Turns>,
     pub(crate) live: Live,
+    pub(crate) adoption: Adoption,
     pub(crate) recent: Mutex<Recent>,
     /// Templates of which new actors are expected.
     pub(crate) demand: Mutex<Demand>,
@@ -57,7 +68,9 @@ pub(crate) struct Core {
     /// What is new in the deletion queue.
     pub(crate) garbage: Fresh,
     /// Counts configurations that came to work.
-    pub(crate) config_ready: tokio::sync::watch::Sender<u64>,
+    pub(crate) config_ready: watch::Sender<u64>,
+    /// Who keeps the resources, if it is not us.
+    pub(crate) keeper: OnceLock<&'static str>,
     /// Set once nothing new is to be started.
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -97,7 +110,8 @@ impl Core {
 
     async fn release(&self, worker: &WorkerId, actor: &Uid, activation: Activation) -> Result<(), Error> {
         let limit = self.options.release_timeout;
-        match tokio::time::timeout(limit, self.node.release(worker, actor, activation)).await {
+        let release = async { step!("clean.release", self.node.release(worker, actor, activation), repeatable) };
+        match tokio::time::timeout(limit, release).await {
             Ok(Ok(())) => {
                 self.scheduler.freed(worker);
                 Ok(())

@@ -6,14 +6,20 @@ use ate_api::{Error, Reason, id::ActorName};
 use ate_store::{Expect, Store, StoreError, Transaction};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::records::{ActorRecord, from_json, keys, pack, to_json, unpack};
+use crate::{
+    records::{ActorRecord, from_json, keys, pack, to_json, unpack},
+    usage::Counts,
+};
 
 /// Page of an internal scan: large enough to be quick, small enough not to hold memory.
 pub(crate) const SCAN_PAGE: usize = 512;
 
 #[derive(Clone)]
 pub(crate) struct Db {
+    /// For reading and watching; writes go by [`Db::commit`].
     pub(crate) store: Arc<dyn Store>,
+    /// Every commit goes by it.
+    pub(crate) counts: Arc<Counts>,
 }
 
 /// An actor and the commit that wrote it.
@@ -24,6 +30,10 @@ pub(crate) struct Stored<T> {
 }
 
 impl Db {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Db { store, counts: Arc::default() }
+    }
+
     pub(crate) async fn actor(&self, name: &ActorName) -> Result<Stored<ActorRecord>, Error> {
         self.find_actor(name).await?.ok_or_else(|| no_actor(name))
     }
@@ -63,12 +73,15 @@ impl Db {
 
     /// Replaces a JSON object if it is still as it was read; `None`: only if it is not there.
     pub(crate) async fn put_json<T: Serialize>(&self, key: &str, read: Option<u64>, value: &T) -> Result<u64, Error> {
-        let expect = read.map_or(Expect::Absent, Expect::Version);
+        let expect = Expect::from(read);
         self.commit(Transaction::new().check(key, expect).put(key, to_json(value)?)).await
     }
 
     pub(crate) async fn commit(&self, tx: Transaction) -> Result<u64, Error> {
-        self.store.commit(tx).await.map_err(store_error)
+        let counted = self.counts.begin(&tx).await;
+        let done = self.store.commit(tx).await;
+        counted.end(done.as_ref().err());
+        done.map_err(store_error)
     }
 
     /// At most `limit` keys below a prefix, without the prefix. For lists of users in messages.
@@ -120,7 +133,7 @@ pub(crate) fn store_error(e: StoreError) -> Error {
         StoreError::Conflict { .. } => Reason::Conflict,
         StoreError::TooLarge { .. } | StoreError::Invalid { .. } => Reason::Invalid,
         StoreError::Full => Reason::DiskFull,
-        StoreError::Lagged | StoreError::Unavailable(_) => Reason::Unavailable,
+        StoreError::Lagged | StoreError::Unavailable(_) | StoreError::NotLeader => Reason::Unavailable,
     };
     Error::new(reason, e.to_string())
 }

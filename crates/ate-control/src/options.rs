@@ -1,14 +1,21 @@
 //! What can be set when a control plane starts, with the reasons for the defaults.
 
-use std::time::Duration;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use crate::Reviewer;
 
 /// Settings of one control plane. `Default` is right for one machine.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Allow `DebugClear`. Off: it deletes every actor.
     pub debug: bool,
-    /// Class of templates that name none and whose atespace names none. `None`: the built-in one.
-    pub default_class: Option<String>,
+    /// Where writes and denials are put on record. `None`: nowhere.
+    pub audit_log: Option<PathBuf>,
+    /// Who knows callers with tokens that are not this server's: the cluster it runs in.
+    pub reviewer: Option<Arc<dyn Reviewer>>,
+    /// How long its "yes" counts without being asked again. Half a minute: a revoked right is gone soon, and whoever
+    /// works with the API all day costs the cluster a question now and then.
+    pub review_ttl: Duration,
     /// Go's name of this machine's architecture; assets of other architectures are not needed here.
     pub arch: String,
     /// Port people reach the router on, for the URLs shown with actors. `None`: no URL is shown.
@@ -35,6 +42,9 @@ pub struct Options {
     pub golden_attempts: u32,
     /// Booting a golden actor, image fetch and waiting for a worker included.
     pub golden_timeout: Duration,
+    /// Where workers outlive the control plane: how long nodes may take to say who runs on them, before a new one puts to
+    /// rest those nobody spoke of. Nodes register every few seconds, and one that is replaced is back within this.
+    pub adoption_grace: Duration,
     /// How often running actors are looked at for idleness and passed deadlines. A tenth of the shortest idle
     /// timeout anybody would notice.
     pub tick: Duration,
@@ -46,7 +56,9 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             debug: false,
-            default_class: None,
+            audit_log: None,
+            reviewer: None,
+            review_ttl: Duration::from_secs(30),
             arch: ate_sandbox::host::arch().to_owned(),
             router_port: None,
             eviction_grace: Duration::from_millis(250),
@@ -59,6 +71,7 @@ impl Default for Options {
             golden_backoff: Duration::from_secs(1),
             golden_attempts: 4,
             golden_timeout: Duration::from_secs(180),
+            adoption_grace: Duration::from_secs(30),
             tick: Duration::from_millis(200),
             collect_interval: Duration::from_secs(300),
         }

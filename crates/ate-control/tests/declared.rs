@@ -2,7 +2,13 @@
 
 mod support;
 
-use ate_api::{Reason, v1::apply_response::Outcome};
+use ate_api::{
+    Error, Reason,
+    id::Uid,
+    resource::{Resource, from_value},
+    v1::{self, apply_response::Outcome},
+};
+use ate_store::Store as _;
 use serde_json::json;
 use support::{
     node::Fault,
@@ -17,10 +23,7 @@ async fn an_edit_of_a_configuration_makes_a_revision_and_snapshots_stay_under_th
     w.suspend("old").await.unwrap();
     let answer = w.apply(sandbox_config("gvisor-default", 'b', true)).await.unwrap();
     assert_eq!(answer.outcome(), Outcome::Configured);
-    eventually("the pool runs the new revision", async || {
-        w.get("WorkerPool", "pool").await.unwrap()["status"]["sandboxConfig"] == "gvisor-default@2"
-    })
-    .await;
+    w.pool_runs("gvisor-default@2").await;
     w.apply(template("later")).await.unwrap();
     w.template_ready("later").await;
     assert_eq!(w.get("ActorTemplate", "later").await.unwrap()["status"]["sandboxConfig"], "gvisor-default@2");
@@ -223,4 +226,80 @@ async fn a_binary_that_does_not_match_its_digest_shows_in_the_conditions() {
         w.get("SandboxConfig", "bad").await.unwrap()["status"]["conditions"].to_string().contains("AssetDigestMismatch")
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_configuration_takes_all_its_revisions_with_it() {
+    let w = World::empty(options()).await;
+    for i in 0..70 {
+        let byte = char::from_digit(i % 16, 16).unwrap();
+        w.apply(sandbox_config("edited", byte, false)).await.unwrap();
+    }
+    assert_eq!(w.get("SandboxConfig", "edited").await.unwrap()["status"]["revision"], 70);
+    w.delete("SandboxConfig", "edited").await.unwrap();
+    let w = w
+        .restart_after(async |store| {
+            let left = store.list("config-revision/", None, 100).await.unwrap();
+            assert!(left.is_empty(), "{} are left", left.len());
+        })
+        .await;
+    w.apply(sandbox_config("edited", 'a', false)).await.unwrap();
+    assert_eq!(w.get("SandboxConfig", "edited").await.unwrap()["status"]["revision"], 71, "numbers are not reused");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn golden_actors_are_nobodys_to_delete() {
+    let w = World::ready(options(), 1).await;
+    let uid = w.get("ActorTemplate", "counter").await.unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+    let of = v1::ObjectRef { kind: "Actor".into(), namespace: "ate-golden".into(), name: uid };
+    let answer = w.resources.clone().delete(v1::DeleteRequest { r#ref: Some(of), force: false }).await;
+    assert_eq!(Error::from(&answer.unwrap_err()).reason, Reason::PermissionDenied);
+}
+
+/// An object as another keeper of resources has it.
+fn kept(object: serde_json::Value, uid: &Uid, generation: u64) -> Resource {
+    let mut resource = from_value(object).unwrap();
+    resource.metadata_mut().uid = Some(uid.clone());
+    resource.metadata_mut().generation = generation;
+    resource
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_declared_elsewhere_keeps_who_it_is_and_is_written_there_alone() {
+    let w = World::empty(options()).await;
+    w.apply(atespace("default")).await.unwrap();
+    let declared = w.control.declared_by("Kubernetes");
+    let (config, first, second) = (Uid::generate(), Uid::generate(), Uid::generate());
+    declared.apply(kept(sandbox_config("gvisor-default", 'a', true), &config, 7)).await.unwrap();
+    declared.apply(kept(pool("pool", 1), &Uid::generate(), 3)).await.unwrap();
+    declared.apply(kept(template("counter"), &first, 1)).await.unwrap();
+    w.template_ready("counter").await;
+    let shown = w.get("SandboxConfig", "gvisor-default").await.unwrap();
+    assert_eq!(
+        (shown["metadata"]["uid"].as_str(), &shown["metadata"]["generation"]),
+        (Some(config.as_str()), &json!(7))
+    );
+
+    // One that comes late changes nothing.
+    let old = declared.apply(kept(sandbox_config("gvisor-default", 'b', false), &config, 6)).await.unwrap();
+    assert_eq!(old.metadata().generation, 7);
+    assert_eq!(w.get("SandboxConfig", "gvisor-default").await.unwrap()["status"]["revision"], 1);
+
+    // Here it is nobody's to write, and the refusal says where it is.
+    for refused in [w.apply(template("other")).await.map(drop), w.delete("WorkerPool", "pool").await] {
+        let e = refused.unwrap_err();
+        assert!(e.reason == Reason::WrongState && e.message.contains("comes from Kubernetes"), "{e}");
+    }
+    assert_eq!(w.set_default_config("gvisor-default").await.unwrap_err().reason, Reason::WrongState);
+
+    // Another object of the same name waits until nobody needs the one before.
+    w.create("a").await.unwrap();
+    let refused = declared.apply(kept(template("counter"), &second, 1)).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::InUse);
+    w.remove("a").await.unwrap();
+    declared.apply(kept(template("counter"), &second, 1)).await.unwrap();
+    w.template_ready("counter").await;
+    assert_eq!(w.get("ActorTemplate", "counter").await.unwrap()["metadata"]["uid"], second.as_str());
+    assert!(declared.delete("ActorTemplate", "default", "counter", Some(&first)).await.unwrap(), "that one is gone");
+    assert!(declared.get("ActorTemplate", "default", "counter").is_some());
 }

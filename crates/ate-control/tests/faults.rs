@@ -71,8 +71,10 @@ async fn an_actor_that_cannot_be_captured_runs_on() {
         w.node.fault("capture", fault);
         let e = w.suspend("a").await.unwrap_err();
         assert!(matches!(e.reason, Reason::DiskFull | Reason::StorageUnavailable | Reason::DeadlineExceeded), "{e}");
+        // The caller may give up before the capture does.
+        w.phase_becomes("a", Phase::Running).await;
         let actor = w.actor("a").await.unwrap();
-        assert_eq!((actor.status(), actor.activation), (Phase::Running, 1));
+        assert_eq!(actor.activation, 1);
         assert!(actor.message.contains("runs on"), "{}", actor.message);
     }
     assert_eq!(w.node.count("thaw"), 3);

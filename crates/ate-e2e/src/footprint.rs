@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -74,6 +75,27 @@ pub fn below(root: u32) -> Vec<u32> {
         false
     };
     pids.into_iter().filter(is_below).collect()
+}
+
+/// Processes that run a program, by the file itself: its name may be covered where they are.
+pub fn running(program: &Path) -> Vec<u32> {
+    let file = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+    let Some(wanted) = file(program) else { return Vec::new() };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| file(&PathBuf::from(format!("/proc/{pid}/exe"))) == Some(wanted)).collect()
+}
+
+/// Processes of sandboxes below a node, whatever file they were started from.
+pub fn sandboxes(node: &Node) -> BTreeSet<(u32, u64)> {
+    let words = ["runsc-sandbox", "runsc-gofer", "qemu-system"];
+    let is_one = |pid: &u32| words.iter().any(|word| command_line(*pid).contains(word));
+    below(node.pid()).into_iter().filter(is_one).filter_map(|pid| Some((pid, started(pid)?))).collect()
+}
+
+/// Stopped by a signal.
+pub fn is_frozen(pid: u32) -> bool {
+    stat(pid).is_some_and(|(_, _, state)| state == 'T')
 }
 
 pub fn command_line(pid: u32) -> String {

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::provided;
@@ -10,6 +10,22 @@ use crate::provided;
 /// An OCI layout in the empty directory `dir`; `change` gets the `config` part of the image's configuration. Answers
 /// with its reference.
 pub fn configured(dir: &Path, change: impl FnOnce(&mut Value)) -> String {
+    edited(dir, |_, _, config| change(&mut config["config"]))
+}
+
+/// The same with one layer of these bytes in the place of all.
+pub fn of_layer(dir: &Path, layer: &[u8]) -> String {
+    edited(dir, |blobs, manifest, config| {
+        let digest = hex::encode(Sha256::digest(layer));
+        fs::write(blobs.join(&digest), layer).expect("write the layer");
+        let (digest, media_type) = (format!("sha256:{digest}"), "application/vnd.oci.image.layer.v1.tar");
+        config["rootfs"]["diff_ids"] = json!([digest]);
+        manifest["layers"] = json!([{"mediaType": media_type, "digest": digest, "size": layer.len()}]);
+    })
+}
+
+/// `change` gets the directory of the blobs, the image's manifest and its configuration.
+fn edited(dir: &Path, change: impl FnOnce(&Path, &mut Value, &mut Value)) -> String {
     let from = provided("images/counter");
     let blobs = dir.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("a directory for the image");
@@ -23,7 +39,7 @@ pub fn configured(dir: &Path, change: impl FnOnce(&mut Value)) -> String {
     let mut index = read(&from.join("index.json"));
     let mut manifest = read(&blob(&blobs, &index["manifests"][0]));
     let mut config = read(&blob(&blobs, &manifest["config"]));
-    change(&mut config["config"]);
+    change(&blobs, &mut manifest, &mut config);
     store(&blobs, &config, &mut manifest["config"]);
     store(&blobs, &manifest, &mut index["manifests"][0]);
     fs::write(dir.join("index.json"), index.to_string()).expect("write the index");

@@ -5,12 +5,16 @@
 //! the example actor) is laid out by `script/setup` under `.cache`.
 #![forbid(unsafe_code)]
 
+pub mod attacks;
 pub mod class;
+pub mod cluster;
 pub mod disk;
+pub mod faults;
 pub mod footprint;
 pub mod http;
 pub mod image;
 pub mod kit;
+pub mod load;
 pub mod node;
 pub mod template;
 pub mod until;

@@ -52,8 +52,13 @@ pub struct Node {
     dir: TempDir,
     data: PathBuf,
     child: Option<Child>,
+    /// The socket that knows root.
     api: String,
+    /// Where callers need a token.
+    open: String,
     router: Option<SocketAddr>,
+    /// Where faults are armed, if they can be.
+    failpoints: Option<PathBuf>,
 }
 
 impl Node {
@@ -70,8 +75,40 @@ impl Node {
     }
 
     fn new(dir: TempDir, data: PathBuf) -> Node {
-        let mut node = Node { dir, data, child: None, api: String::new(), router: None };
+        let mut node = Node::down(dir, data);
         node.up();
+        node
+    }
+
+    fn down(dir: TempDir, data: PathBuf) -> Node {
+        let (api, open) = (String::new(), String::new());
+        Node { dir, data, child: None, api, open, router: None, failpoints: None }
+    }
+
+    /// A node with nothing configured, whose steps can be made to fail.
+    pub fn with_failpoints() -> Node {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (data, failpoints) = (dir.path().join("data"), dir.path().join("failpoints"));
+        for sub in ["armed", "fired"] {
+            std::fs::create_dir_all(failpoints.join(sub)).expect("a directory for failpoints");
+        }
+        let mut node = Node::down(dir, data);
+        node.failpoints = Some(failpoints);
+        node.up();
+        node
+    }
+
+    /// Where faults are armed; see the crate `ate-failpoint`.
+    pub fn failpoints(&self) -> &Path {
+        self.failpoints.as_deref().expect("a node with failpoints")
+    }
+
+    /// A node with nothing configured, started with these flags.
+    pub fn start_with(flags: &[&str]) -> Node {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let data = dir.path().join("data");
+        let mut node = Node::down(dir, data);
+        node.up_with(&[&["--empty"], flags].concat());
         node
     }
 
@@ -104,8 +141,14 @@ impl Node {
         let ready = self.dir.path().join("ready");
         let _ = std::fs::remove_file(&ready);
         let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("a log file");
-        let mut child = Command::new(binary("ate"))
-            .args(["up", "--listen", "127.0.0.1:0", "--router-listen", "127.0.0.1:0"])
+        let listen: &[&str] = if flags.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
+        let mut command = Command::new(binary("ate"));
+        if let Some(failpoints) = &self.failpoints {
+            command.env("ATE_FAILPOINTS", failpoints);
+        }
+        let mut child = command
+            .args(["up", "--router-listen", "127.0.0.1:0"])
+            .args(listen)
             .args(flags)
             .arg("--data-dir")
             .arg(self.data())
@@ -124,10 +167,11 @@ impl Node {
             let text = std::fs::read_to_string(&ready).ok()?;
             let field =
                 |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
-            Some((field("server")?, field("router")?))
+            Some((field("server")?, field("api")?, field("router")?))
         });
         self.api = told.0;
-        self.router = told.1.parse().ok();
+        self.open = told.1;
+        self.router = told.2.parse().ok();
         self.child = Some(child);
     }
 
@@ -173,6 +217,14 @@ impl Node {
         }
     }
 
+    /// Whether its process has ended, of whatever cause.
+    pub fn has_died(&mut self) -> bool {
+        if self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_)))) {
+            self.child = None;
+        }
+        self.child.is_none()
+    }
+
     pub fn data(&self) -> PathBuf {
         self.data.clone()
     }
@@ -188,6 +240,11 @@ impl Node {
 
     pub fn api(&self) -> &str {
         &self.api
+    }
+
+    /// The address for callers with a token.
+    pub fn open(&self) -> &str {
+        &self.open
     }
 
     pub fn router(&self) -> SocketAddr {
@@ -208,21 +265,54 @@ impl Node {
     }
 
     fn ate_with(&self, args: &[&str], stdin: &str) -> Output {
-        let mut child = Command::new(binary("ate"))
-            .env("ATE_SERVER", &self.api)
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("ate");
-        child.stdin.take().expect("stdin").write_all(stdin.as_bytes()).ok();
-        let out = child.wait_with_output().expect("ate");
-        Output {
-            code: out.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+        run(ate(&self.api).args(args), stdin)
+    }
+
+    /// `ate` as somebody else: whoever the token makes them; nobody without one.
+    pub fn ate_as(&self, token: Option<&str>, args: &[&str]) -> Output {
+        self.ate_as_with(token, args, "")
+    }
+
+    fn ate_as_with(&self, token: Option<&str>, args: &[&str], stdin: &str) -> Output {
+        let mut command = ate(&self.open);
+        command.args(args);
+        if let Some(token) = token {
+            command.env("ATE_TOKEN", token);
         }
+        run(&mut command, stdin)
+    }
+
+    /// `ate apply -f -` as the holder of a token.
+    pub fn apply_as(&self, token: &str, yaml: &str) -> Output {
+        self.ate_as_with(Some(token), &["apply", "-f", "-"], yaml)
+    }
+
+    /// `ate`, a copy that they can read, as another user of this machine.
+    pub fn ate_as_user(&self, program: &Path, uid: u32, server: &str, token: Option<&str>, args: &[&str]) -> Output {
+        let mut command = Command::new(program);
+        command.env_clear().env("ATE_SERVER", server).args(args).uid(uid).gid(uid);
+        if let Some(token) = token {
+            command.env("ATE_TOKEN", token);
+        }
+        run(&mut command, "")
+    }
+
+    /// Removes the node's own copy of a snapshot, so that it has to fetch it from where it is stored.
+    #[track_caller]
+    pub fn forget_snapshot(&self, manifest: &str) {
+        std::fs::remove_dir_all(self.data.join("node/snapshots").join(manifest)).expect("a local copy");
+    }
+
+    /// Makes a token.
+    #[track_caller]
+    pub fn token(&self, name: &str, role: &str, flags: &[&str]) -> String {
+        self.ate(&[&["token", "create", name, "--role", role], flags].concat()).ok().trim().to_owned()
+    }
+
+    /// The lines of the audit log.
+    pub fn audit(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.data.join("audit.log")).expect("an audit log");
+        text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
     }
 
     /// `ate apply -f -`.
@@ -260,6 +350,15 @@ impl Node {
         until(&format!("{count} free workers\n{}", self.log_text()), UP, || {
             let free = self.list("workers").iter().filter(|w| w["status"]["phase"] == "Free").count();
             (free >= count).then_some(())
+        });
+    }
+
+    /// Waits until a worker has a sandbox started ahead; with `standby`, a golden snapshot restored in it.
+    #[track_caller]
+    pub fn worker_warm(&self, standby: bool) {
+        until("a worker to be warm", ANSWER, || {
+            let warm = |w: &Value| w["status"]["prepared"].is_string() && (!standby || w["status"]["standby"] == true);
+            self.list("workers").iter().any(warm).then_some(())
         });
     }
 
@@ -312,6 +411,27 @@ impl Node {
         let answer = self.request(actor, "/");
         assert_eq!(answer.status, 200, "{}\n{}", answer.body, self.log_text());
         counted(&answer.body).unwrap_or_else(|| panic!("no count in {}", answer.body))
+    }
+}
+
+/// The command line for a server. Whoever runs the tests may have credentials for another one.
+fn ate(server: &str) -> Command {
+    let mut command = Command::new(binary("ate"));
+    for name in ["ATE_TOKEN", "ATE_TOKEN_FILE", "ATE_CA_FILE"] {
+        command.env_remove(name);
+    }
+    command.env("ATE_SERVER", server);
+    command
+}
+
+fn run(command: &mut Command, stdin: &str) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ate");
+    child.stdin.take().expect("stdin").write_all(stdin.as_bytes()).ok();
+    let out = child.wait_with_output().expect("ate");
+    Output {
+        code: out.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
     }
 }
 

@@ -8,10 +8,14 @@ pub struct Template {
     class: Option<&'static str>,
     image: String,
     env: Vec<(String, String)>,
-    /// Snapshots hold the directory `/data` and no memory.
+    /// The directory `/data` is a durable one.
+    durable: bool,
+    /// Snapshots hold it and no memory.
     data: bool,
     /// A second container listens on this port.
     second: Option<u16>,
+    /// What the readiness probe asks for.
+    readyz: &'static str,
     /// Further lines of the spec, indented by two.
     lines: String,
 }
@@ -19,7 +23,8 @@ pub struct Template {
 impl Default for Template {
     fn default() -> Self {
         let (env, lines) = (Vec::new(), String::new());
-        Template { class: None, image: counter_image(), env, data: false, second: None, lines }
+        let image = counter_image();
+        Template { class: None, image, env, durable: false, data: false, second: None, readyz: "/readyz", lines }
     }
 }
 
@@ -39,11 +44,20 @@ impl Template {
 
     /// Scope `Data`, with the example actor's directory as a durable one.
     pub fn data(self) -> Self {
-        Template { data: true, ..self }
+        Template { durable: true, data: true, ..self }
+    }
+
+    /// The same directory beside the memory.
+    pub fn durable(self) -> Self {
+        Template { durable: true, ..self }
     }
 
     pub fn second(self, port: u16) -> Self {
         Template { second: Some(port), ..self }
+    }
+
+    pub fn readyz(self, path: &'static str) -> Self {
+        Template { readyz: path, ..self }
     }
 
     pub fn line(mut self, line: &str) -> Self {
@@ -55,29 +69,31 @@ impl Template {
         let port = self.env.iter().find(|(n, _)| n == "PORT").map_or("80", |(_, port)| port);
         let mut yaml = format!(
             "apiVersion: ate.dev/v1alpha1\nkind: ActorTemplate\nmetadata: {{name: {name}}}\nspec:\n  containers:\n{}",
-            container("main", &self.image, port, &self.env, self.data)
+            self.container("main", port, &self.env, self.durable)
         );
         if let Some(port) = self.second {
             let port = port.to_string();
-            yaml += &container("second", &self.image, &port, &[("PORT".to_owned(), port.clone())], false);
+            yaml += &self.container("second", &port, &[("PORT".to_owned(), port.clone())], false);
         }
         if let Some(class) = self.class {
             yaml += &format!("  sandboxClass: {class}\n");
         }
         let scopes = if self.data { ", onPause: Data, onCommit: Data" } else { "" };
         yaml += &format!("  snapshotsConfig: {{location: default{scopes}}}\n");
-        if self.data {
+        if self.durable {
             yaml += "  volumes: [{name: data, durableDir: {}}]\n";
         }
         yaml + &self.lines
     }
-}
 
-fn container(name: &str, image: &str, port: &str, env: &[(String, String)], data: bool) -> String {
-    let env: Vec<String> = env.iter().map(|(n, v)| format!("{{name: {n}, value: {v:?}}}")).collect();
-    let mounts = if data { "    volumeMounts: [{name: data, mountPath: /data}]\n" } else { "" };
-    format!(
-        "  - name: {name}\n    image: {image}\n    env: [{}]\n    readyz: {{httpGet: {{path: /readyz, port: {port}}}}}\n{mounts}",
-        env.join(", ")
-    )
+    fn container(&self, name: &str, port: &str, env: &[(String, String)], durable: bool) -> String {
+        let env: Vec<String> = env.iter().map(|(n, v)| format!("{{name: {n}, value: {v:?}}}")).collect();
+        let mounts = if durable { "    volumeMounts: [{name: data, mountPath: /data}]\n" } else { "" };
+        format!(
+            "  - name: {name}\n    image: {}\n    env: [{}]\n    readyz: {{httpGet: {{path: {}, port: {port}}}}}\n{mounts}",
+            self.image,
+            env.join(", "),
+            self.readyz
+        )
+    }
 }

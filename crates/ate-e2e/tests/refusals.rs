@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write as _, net::TcpStream};
 
-use ate_e2e::{Node, RUNSC_A, RUNSC_OLD, eventually, node, runsc};
+use ate_e2e::{Node, RUNSC_A, RUNSC_OLD, disk::files_below, eventually, node, runsc};
 
 #[test]
 fn a_template_that_names_a_binary_is_refused_with_the_way_to_do_it() {
@@ -165,17 +165,4 @@ fn an_actor_that_never_becomes_ready_is_an_error_and_gives_its_worker_back() {
         t.contains("NOT_READY") || t.contains("NotReady")
     });
     node.workers_ready(1);
-}
-
-fn files_below(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        match entry.file_type() {
-            Ok(t) if t.is_dir() => found.extend(files_below(&path)),
-            Ok(t) if t.is_file() => found.push(path),
-            _ => {}
-        }
-    }
-    found
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use ate_guest::protocol::{Boot, Container, Event, MAX_CONTAINERS};
+use ate_guest::protocol::{self, Boot, Container, Event, MAX_CONTAINERS};
 use rustix::{
     mount::MountFlags,
     process::{Pid, WaitOptions},
@@ -20,7 +20,8 @@ use rustix::{
 };
 
 use crate::{
-    STATE, identity,
+    STATE,
+    identity::Identity,
     logs::Logs,
     network,
     program::{self, Spec},
@@ -47,10 +48,10 @@ impl Containers {
     }
 
     /// Makes everything ready; nothing runs yet.
-    pub(crate) fn boot(&mut self, boot: &Boot) -> Result<()> {
+    pub(crate) fn boot(&mut self, boot: &Boot, identity: &mut Identity) -> Result<()> {
         ensure!(self.specs.is_empty(), "this machine has booted already");
         ensure!(boot.containers.len() <= MAX_CONTAINERS, "more than {MAX_CONTAINERS} containers");
-        identity::assume(&boot.wake)?;
+        identity.assume(&boot.wake)?;
         network::configure(&boot.network).context("cannot configure the network")?;
         for volume in &boot.volumes {
             let dir = Path::new(STATE).join("volumes").join(&volume.name);
@@ -93,8 +94,8 @@ impl Containers {
             binds: container.mounts.iter().map(|m| Ok((volume(&m.volume)?, m.path.clone()))).collect::<Result<_>>()?,
             container: container.clone(),
         };
-        let path = dir.join("spec.json");
-        fs::write(&path, serde_json::to_vec(&spec)?)?;
+        let path = dir.join("spec");
+        fs::write(&path, protocol::encode(&spec)?)?;
         Ok(path)
     }
 

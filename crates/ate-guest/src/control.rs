@@ -10,35 +10,36 @@ use std::{
 use anyhow::{Context, Result, bail};
 use ate_guest::{
     frame::Kind,
-    protocol::{Answer, CONTROL, MAX_DATA, MAX_REQUEST, Request, VERSION, Wake},
+    protocol::{self, Answer, CONTROL, MAX_DATA, MAX_REQUEST, Request, VERSION, Wake},
 };
 
-use crate::{cgroup, containers::Containers, identity, logs::Logs, port::Port};
+use crate::{cgroup::Freezer, containers::Containers, identity::Identity, logs::Logs, port::Port};
 
 /// Serves for ever; an error ends the machine.
 pub(crate) fn serve() -> Result<()> {
     let mut port = Port::open(CONTROL)?;
     let logs = Arc::new(Logs::open()?);
     let mut containers = Containers::new(logs.clone());
+    let mut next = Next { identity: Identity::new()?, freezer: Freezer::open()? };
     loop {
         let answer = match message(&mut port)? {
             Request::Freeze => {
-                freeze(&mut port, &logs, &containers)?;
+                freeze(&mut port, &logs, &containers, &mut next)?;
                 continue;
             }
-            request => answer(&mut port, &mut containers, request),
+            request => answer(&mut port, &mut containers, &mut next, request),
         };
         tell(&mut port, answer)?;
     }
 }
 
-fn answer(port: &mut Port, containers: &mut Containers, request: Request) -> Result<Answer> {
+fn answer(port: &mut Port, containers: &mut Containers, next: &mut Next, request: Request) -> Result<Answer> {
     match request {
         Request::Hello => {
             let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
             return Ok(Answer::Hello { protocol: VERSION, version: env!("CARGO_PKG_VERSION").into(), kernel });
         }
-        Request::Boot(boot) => containers.boot(&boot)?,
+        Request::Boot(boot) => containers.boot(&boot, &mut next.identity)?,
         Request::Unpack => {
             let mut data = Incoming { port, piece: Vec::new(), at: 0, ended: false };
             let unpacked = ate_volumes::unpack(&mut data, containers.volumes());
@@ -47,15 +48,15 @@ fn answer(port: &mut Port, containers: &mut Containers, request: Request) -> Res
         }
         Request::Start => containers.start()?,
         // Whoever failed to freeze it, or does not know, wakes it in any case.
-        Request::Wake(wake) => return go_on(&wake).map(|()| Answer::Awake),
+        Request::Wake(wake) => return next.go_on(&wake).map(|()| Answer::Awake),
         Request::Freeze | Request::Pack => bail!("only a frozen machine does that"),
     }
     Ok(Answer::Done)
 }
 
 /// Until somebody wakes it, this machine writes nothing but answers.
-fn freeze(port: &mut Port, logs: &Logs, containers: &Containers) -> Result<()> {
-    if let Err(e) = cgroup::freeze() {
+fn freeze(port: &mut Port, logs: &Logs, containers: &Containers, next: &mut Next) -> Result<()> {
+    if let Err(e) = next.freezer.freeze() {
         return tell(port, Err(e));
     }
     let quiet = logs.hold();
@@ -63,7 +64,7 @@ fn freeze(port: &mut Port, logs: &Logs, containers: &Containers) -> Result<()> {
     loop {
         match message(port)? {
             Request::Wake(wake) => {
-                let awake = go_on(&wake);
+                let awake = next.go_on(&wake);
                 drop(quiet);
                 return tell(port, awake.map(|()| Answer::Awake));
             }
@@ -77,9 +78,17 @@ fn freeze(port: &mut Port, logs: &Logs, containers: &Containers) -> Result<()> {
     }
 }
 
-fn go_on(wake: &Wake) -> Result<()> {
-    identity::assume(wake)?;
-    cgroup::thaw()
+/// What is needed to go on, kept at hand.
+struct Next {
+    identity: Identity,
+    freezer: Freezer,
+}
+
+impl Next {
+    fn go_on(&mut self, wake: &Wake) -> Result<()> {
+        self.identity.assume(wake)?;
+        self.freezer.thaw()
+    }
 }
 
 fn pack(port: &mut Port, volumes: &BTreeMap<String, PathBuf>) -> Result<()> {
@@ -96,12 +105,12 @@ fn message(port: &mut Port) -> Result<Request> {
     if frame.kind != Kind::Message {
         bail!("a {:?} frame where a message was expected", frame.kind);
     }
-    serde_json::from_slice(&frame.payload).context("a request that is not of this protocol")
+    protocol::decode(&frame.payload).context("a request that is not of this protocol")
 }
 
 fn tell(port: &mut Port, answer: Result<Answer>) -> Result<()> {
     let answer = answer.unwrap_or_else(|e| Answer::Failed { message: format!("{e:#}") });
-    port.write(Kind::Message, &[&serde_json::to_vec(&answer)?]).context("cannot answer")
+    port.write(Kind::Message, &[&protocol::encode(&answer)?]).context("cannot answer")
 }
 
 /// Data frames as a writer. An empty write would be an end.

@@ -17,15 +17,23 @@ struct PoolInfo {
 const ADD: Opcode = opcode::write::<[i32; 2]>(b'R', 3);
 const RESEED: Opcode = opcode::none(b'R', 7);
 
-/// Mixes `fresh` in, counts it in full, and has the kernel draw from it at once.
-#[allow(unsafe_code)]
-pub(crate) fn reseed(fresh: [u8; ENTROPY]) -> io::Result<()> {
-    let random = File::options().write(true).open("/dev/random")?;
-    let len = i32::try_from(ENTROPY).unwrap_or(i32::MAX);
-    let info = PoolInfo { entropy_bits: len * 8, bytes: len, buffer: fresh };
-    // SAFETY: RNDADDENTROPY reads a rand_pool_info whose `bytes` says how much follows, which is what PoolInfo is.
-    unsafe { ioctl(&random, Setter::<ADD, PoolInfo>::new(info))? };
-    // SAFETY: RNDRESEEDCRNG takes no argument.
-    unsafe { ioctl(&random, NoArg::<RESEED>::new())? };
-    Ok(())
+/// The kernel's random numbers, open.
+pub(crate) struct Entropy(File);
+
+impl Entropy {
+    pub(crate) fn open() -> io::Result<Self> {
+        File::options().write(true).open("/dev/random").map(Entropy)
+    }
+
+    /// Mixes `fresh` in, counts it in full, and has the kernel draw from it at once.
+    #[allow(unsafe_code)]
+    pub(crate) fn reseed(&self, fresh: [u8; ENTROPY]) -> io::Result<()> {
+        let len = i32::try_from(ENTROPY).unwrap_or(i32::MAX);
+        let info = PoolInfo { entropy_bits: len * 8, bytes: len, buffer: fresh };
+        // SAFETY: RNDADDENTROPY reads a rand_pool_info whose `bytes` says how much follows, which is what PoolInfo is.
+        unsafe { ioctl(&self.0, Setter::<ADD, PoolInfo>::new(info))? };
+        // SAFETY: RNDRESEEDCRNG takes no argument.
+        unsafe { ioctl(&self.0, NoArg::<RESEED>::new())? };
+        Ok(())
+    }
 }

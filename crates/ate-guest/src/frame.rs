@@ -10,7 +10,7 @@ pub const HEADER: usize = 5;
 /// What a frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A message of [`crate::protocol`] as JSON.
+    /// A message of [`crate::protocol`].
     Message,
     /// A piece of a stream of bytes; an empty one ends it.
     Data,

@@ -2,4 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod frame;
+#[cfg(test)]
+mod fuzz;
 pub mod protocol;

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Result;
 use ate_guest::{
     frame::Kind,
-    protocol::{Event, LOG},
+    protocol::{self, Event, LOG},
 };
 
 use crate::port::Port;
@@ -44,7 +44,7 @@ impl Logs {
     }
 
     pub(crate) fn tell(&self, event: &Event) -> Result<()> {
-        let message = serde_json::to_vec(event)?;
+        let message = protocol::encode(event)?;
         Ok(self.hold().write(Kind::Message, &[&message])?)
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use ate_guest::protocol::Container;
+use ate_guest::protocol::{self, Container};
 use rustix::{
     mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount_bind, mount_change, mount_remount},
     process::{Resource, Rlimit},
@@ -57,7 +57,7 @@ pub(crate) struct Spec {
 
 /// Returns only if it fails.
 pub(crate) fn become_container(spec: &str) -> Result<()> {
-    let spec: Spec = serde_json::from_slice(&fs::read(spec)?)?;
+    let spec: Spec = protocol::decode(&fs::read(spec)?)?;
     cgroup::join()?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
     rustix::system::sethostname(spec.hostname.as_bytes())?;

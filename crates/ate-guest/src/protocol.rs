@@ -6,10 +6,13 @@
 //!
 //! Between [`Answer::Frozen`] and the next [`Request::Wake`] the agent writes nothing to either port: that is when the
 //! machine is saved, and whoever restores it finds both ports between two frames.
+//!
+//! Messages are in postcard's format, which takes the fewest instructions to read: what a machine runs for the first
+//! time after a restore is slow, and a [`Wake`] is the first thing of all.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Names of the virtio-serial ports.
 pub const CONTROL: &str = "ate.control";
 pub const LOG: &str = "ate.log";
@@ -25,8 +28,28 @@ pub const ENTROPY: usize = 32;
 /// Containers in one machine: each has a device of its own.
 pub const MAX_CONTAINERS: usize = 16;
 
+/// Bytes that are no message of this protocol.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum MessageError {
+    #[error(transparent)]
+    Malformed(#[from] postcard::Error),
+    #[error("{0} bytes after the end of a message")]
+    Trailing(usize),
+}
+
+pub fn encode(message: &impl Serialize) -> Result<Vec<u8>, MessageError> {
+    Ok(postcard::to_allocvec(message)?)
+}
+
+/// Nothing that is longer than `bytes` is allocated, whatever they say.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MessageError> {
+    match postcard::take_from_bytes(bytes)? {
+        (message, []) => Ok(message),
+        (_, rest) => Err(MessageError::Trailing(rest.len())),
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "ask")]
 pub enum Request {
     /// Who are you? Asked once after a boot.
     Hello,
@@ -45,7 +68,6 @@ pub enum Request {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "answer")]
 pub enum Answer {
     Hello {
         protocol: u32,
@@ -62,14 +84,12 @@ pub enum Answer {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "event")]
 pub enum Event {
     /// A container has ended: exit code, or the signal that ended it.
     Exited { container: usize, code: Option<i32>, signal: Option<i32> },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Boot {
     pub hostname: String,
     pub network: Network,
@@ -82,7 +102,6 @@ pub struct Boot {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Network {
     pub address: std::net::Ipv4Addr,
     pub prefix: u8,
@@ -91,7 +110,6 @@ pub struct Network {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Volume {
     pub name: String,
     pub uid: u32,
@@ -99,7 +117,6 @@ pub struct Volume {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Container {
     pub name: String,
     /// Serial number of the block device with its image.
@@ -114,7 +131,6 @@ pub struct Container {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Mount {
     pub volume: String,
     pub path: String,
@@ -122,7 +138,6 @@ pub struct Mount {
 
 /// What a machine cannot know that was saved or copied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Wake {
     /// Nanoseconds since 1970.
     pub now_ns: u64,
@@ -130,4 +145,30 @@ pub struct Wake {
     pub entropy: [u8; ENTROPY],
     /// File name below /run/ate → content. Empty: as it was.
     pub identity: Vec<(String, String)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_message_is_read_as_it_was_written_and_nothing_may_follow() {
+        let wake = Wake { now_ns: u64::MAX, entropy: [7; ENTROPY], identity: vec![("name".into(), "a".into())] };
+        let mut bytes = encode(&Request::Wake(wake.clone())).unwrap();
+        assert_eq!(decode::<Request>(&bytes).unwrap(), Request::Wake(wake));
+        assert!(decode::<Request>(&bytes[..bytes.len() - 1]).is_err());
+        bytes.push(0);
+        assert_eq!(decode::<Request>(&bytes), Err(MessageError::Trailing(1)));
+    }
+
+    proptest! {
+        #[test]
+        fn noise_is_an_error_or_a_message_and_no_more(bytes: Vec<u8>) {
+            let _ = decode::<Request>(&bytes);
+            let _ = decode::<Answer>(&bytes);
+            let _ = decode::<Event>(&bytes);
+        }
+    }
 }

@@ -12,6 +12,7 @@ use std::{
 
 use ate_agent::{Activate, Activated, Prepare, PrepareKey, Source, Template};
 use ate_api::{Error, Reason, id::Digest, resource::template::Scope};
+use ate_failpoint::step;
 use ate_sandbox::ImageFormat;
 use ate_snapshot::LocalSnapshot;
 use ateom::driver as pb;
@@ -61,17 +62,19 @@ impl Inner {
         let begun = Instant::now();
         let mut steps = Steps { last: begun, us: BTreeMap::new() };
         let Activate { worker, actor, activation, template, sandbox, source, timeout } = activate;
-        self.fence.admit(&actor.uid, activation)?;
-        let (snapshot, base) = match &source {
-            Source::Boot => (None, None),
-            Source::Snapshot { snapshot, base } => (Some(snapshot), base.as_ref()),
+        self.context.fence.admit_start(&actor.uid, activation)?;
+        let (snapshot, base, files) = match &source {
+            Source::Boot => (None, None, None),
+            Source::Snapshot { snapshot, base } => (Some(snapshot), base.as_ref(), None),
+            Source::Files { snapshot } => (None, None, Some(snapshot)),
         };
-        self.pins.pin(&worker, Use::Active, &template, &sandbox, snapshot.into_iter().chain(base));
-        let verified = self.context.verified.ensure(&sandbox).await?;
+        self.context.pins.pin(&worker, Use::Active, &template, &sandbox, snapshot.into_iter().chain(base).chain(files));
+        let verified = step!("activate.assets", self.context.verified.ensure(&sandbox), repeatable)?;
         steps.mark("node.assets");
-        let workload = self.workload(&template, &sandbox.class).await?;
+        let workload = step!("activate.images", self.workload(&template, &sandbox.class), repeatable)?;
         steps.mark("node.images");
 
+        let uid = actor.uid.to_string();
         let log_dir = self.log_dir(&actor.uid);
         make_log_dir(&log_dir)?;
         let mut about = pb::Activation {
@@ -99,8 +102,14 @@ impl Inner {
         });
         let restored = match snapshot {
             None => None,
-            Some(snapshot) => Some((snapshot.scope, self.restored(snapshot, base, &seat).await?)),
+            Some(snapshot) => {
+                let restored = step!("activate.snapshot", self.restored(snapshot, base, &seat), repeatable)?;
+                Some((snapshot.scope, restored))
+            }
         };
+        if let Some(files) = files {
+            about.data_archive = path(&step!("activate.files", self.kept_files(files, &seat), repeatable)?);
+        }
         steps.mark("node.snapshot");
 
         // The herder is given less than the caller waits, so that its own error arrives in time.
@@ -119,16 +128,20 @@ impl Inner {
             }
             None => Start::Run(Box::new(pb::RunRequest { activation: Some(about), sandbox, workload })),
         };
-        let started = self.workers.ask(&worker, |reply| Command::Start { seat, start, limit: left, reply }).await?;
+        // It may have been released while all this was being made ready.
+        self.context.fence.admit_start(&seat.actor.uid, seat.activation)?;
+        let command = |reply| Command::Start { seat, start, limit: left, reply };
+        let started = step!("activate.worker", self.workers.ask(&worker, command))?;
         steps.mark("node.herder");
         let mut steps_us = steps.us;
         steps_us.extend(started.steps_us.into_iter().map(|(step, us)| (format!("herder.{step}"), us)));
+        tracing::debug!(actor = uid, activation = activation.0, node.steps_us = ?steps_us, "activated");
         Ok(Activated { address: started.address.into(), prepared: started.prepared, steps_us })
     }
 
     pub(crate) async fn prepare(&self, prepare: Prepare) -> Result<(), Error> {
         let Prepare { worker, template, sandbox, snapshot, standby } = prepare;
-        self.pins.pin(&worker, Use::Prepared, &template, &sandbox, &snapshot);
+        self.context.pins.pin(&worker, Use::Prepared, &template, &sandbox, &snapshot);
         let key = PrepareKey {
             template_uid: template.uid.clone(),
             sandbox: sandbox.key(),
@@ -143,7 +156,8 @@ impl Inner {
         };
         let request =
             pb::PrepareRequest { sandbox: Some(verified), workload: Some((*workload).clone()), snapshot, standby };
-        self.workers.ask(&worker, |reply| Command::Prepare { key, request: Box::new(request), reply }).await
+        let command = |reply| Command::Prepare { key, request: Box::new(request), reply };
+        step!("prepare.worker", self.workers.ask(&worker, command))
     }
 
     /// The template's workload as the class takes it, from memory when nothing changed. Every image is made sure of;

@@ -8,10 +8,13 @@ use ate_agent::{
     PoolSpec, Prepare, Probed, ResolvedImage, SnapshotLocation, SnapshotRef,
 };
 use ate_api::{
-    Error,
+    Error, Reason,
     id::{Activation, Digest, ObjectName, Uid, WorkerId},
 };
-use ate_sandbox::SandboxRef;
+use ate_failpoint::{age, step};
+use ate_sandbox::{Revocations, SandboxRef, Verification};
+use ate_snapshot::Prefix;
+use tokio::sync::mpsc;
 
 use crate::{
     node::{Inner, Node},
@@ -20,6 +23,10 @@ use crate::{
 
 /// What is younger may belong to something the control plane has not recorded yet.
 const MIN_AGE: Duration = Duration::from_secs(10 * 60);
+/// Herders that are up answer within this, or are taken for lost.
+const FIND: Duration = Duration::from_secs(10);
+/// Events on their way to a listener.
+const EVENTS: usize = 64;
 
 #[async_trait]
 impl NodeAgent for Node {
@@ -27,8 +34,27 @@ impl NodeAgent for Node {
         &self.0.name
     }
 
+    fn keeps_workers(&self) -> bool {
+        self.0.context.pods.is_some()
+    }
+
     fn events(&self) -> NodeEvents {
-        self.0.context.hub.listen()
+        if self.0.context.pods.is_none() {
+            return self.0.context.hub.listen();
+        }
+        // Whoever is on a worker that is not found yet would be taken for lost.
+        let (to, events) = mpsc::channel(EVENTS);
+        let node = self.0.clone();
+        tokio::spawn(async move {
+            node.workers.found(FIND).await;
+            let mut all = node.context.hub.listen();
+            while let Some(event) = all.recv().await {
+                if to.send(event).await.is_err() {
+                    return;
+                }
+            }
+        });
+        events
     }
 
     async fn set_pool(&self, pool: PoolSpec) -> Result<(), Error> {
@@ -37,6 +63,18 @@ impl NodeAgent for Node {
 
     async fn remove_pool(&self, pool: &ObjectName) -> Result<(), Error> {
         self.0.workers.remove_pool(pool).await;
+        Ok(())
+    }
+
+    async fn check_signatures(
+        &self,
+        sandbox: &SandboxRef,
+        verification: &Verification,
+        fetch: bool,
+    ) -> Result<(), Error> {
+        for asset in &sandbox.assets {
+            self.0.assets.check_signature(asset, verification, fetch).await?;
+        }
         Ok(())
     }
 
@@ -51,6 +89,15 @@ impl NodeAgent for Node {
 
     async fn assets(&self) -> Result<Vec<AssetReport>, Error> {
         Ok(self.0.assets.report())
+    }
+
+    async fn delete_asset(&self, asset: &Digest) -> Result<(), Error> {
+        self.0.delete_asset(asset).await
+    }
+
+    async fn set_revocations(&self, revocations: Revocations) -> Result<(), Error> {
+        self.0.context.verified.revoked().set(revocations).await?;
+        self.0.workers.purge().await
     }
 
     async fn resolve_image(&self, reference: &str) -> Result<ResolvedImage, Error> {
@@ -70,11 +117,12 @@ impl NodeAgent for Node {
         self.0.capture(capture).await
     }
 
-    async fn thaw(&self, worker: &WorkerId, activation: Activation) -> Result<(), Error> {
-        self.0.thaw(worker, activation).await
+    async fn thaw(&self, worker: &WorkerId, actor: &Uid, activation: Activation, generation: u64) -> Result<(), Error> {
+        self.0.thaw(worker, actor, activation, generation).await
     }
 
     async fn release(&self, worker: &WorkerId, actor: &Uid, activation: Activation) -> Result<(), Error> {
+        self.0.context.fence.release(actor, activation);
         let actor = actor.clone();
         self.0.workers.ask(worker, |reply| Command::Release { actor, activation, reply }).await
     }
@@ -82,7 +130,7 @@ impl NodeAgent for Node {
     async fn manifest(&self, snapshot: &SnapshotRef) -> Result<Vec<u8>, Error> {
         match (self.0.local.get(&snapshot.manifest).await, &snapshot.location) {
             (Ok(found), _) => Ok(found.manifest_bytes().to_vec()),
-            (Err(e), SnapshotLocation::Local) => Err(e.into()),
+            (Err(e), SnapshotLocation::Local { .. }) => Err(e.into()),
             (Err(_), SnapshotLocation::External { prefix }) => {
                 Ok(self.0.repository.read_manifest(&prefix.parse()?, &snapshot.manifest).await?.1)
             }
@@ -91,9 +139,10 @@ impl NodeAgent for Node {
 
     async fn delete_snapshot(&self, snapshot: &SnapshotRef) -> Result<(), Error> {
         if let SnapshotLocation::External { prefix } = &snapshot.location {
-            self.0.repository.delete(&prefix.parse()?).await?;
+            step!("delete-snapshot.stored", self.0.repository.delete(&prefix.parse()?), repeatable)?;
         }
-        Ok(self.0.local.remove(&snapshot.manifest).await?)
+        step!("delete-snapshot.local", self.0.local.remove(&snapshot.manifest), repeatable)?;
+        Ok(())
     }
 
     async fn collect(&self, live: LiveSet) -> Result<(), Error> {
@@ -106,22 +155,52 @@ impl NodeAgent for Node {
 }
 
 impl Inner {
+    /// Workers may use assets that no configuration names any more: of actors that still run, and of what they prepared.
+    fn used_assets(&self) -> HashSet<Digest> {
+        let mut used = self.context.pins.all(|worker| self.workers.exists(worker));
+        used.extend(self.workers.sandboxes().iter().flat_map(|s| &s.assets).map(|a| a.sha256.clone()));
+        used
+    }
+
+    async fn delete_asset(&self, asset: &Digest) -> Result<(), Error> {
+        if self.used_assets().contains(asset) {
+            return Err(Error::new(Reason::InUse, "a worker of this node uses it").on(format!("asset/{asset}")));
+        }
+        self.assets.remove(asset).await?;
+        self.context.verified.forget(std::slice::from_ref(asset));
+        Ok(())
+    }
+
     async fn collect(&self, live: LiveSet) -> Result<(), Error> {
-        let in_use = self.pins.all(|worker| self.workers.exists(worker));
+        let in_use = self.context.pins.all(|worker| self.workers.exists(worker));
         let pools = self.workers.sandboxes();
         let pool_assets = pools.iter().flat_map(|s| &s.assets).map(|a| a.sha256.clone());
         let assets = live.assets.into_iter().chain(in_use.iter().cloned()).chain(pool_assets).collect();
-        let removed = self.assets.collect(&assets, MIN_AGE).await?;
+        let removed = step!("collect.assets", self.assets.collect(&assets, MIN_AGE))?;
         self.context.verified.forget(&removed);
-        self.images.collect(&live.images.into_iter().chain(in_use.iter().cloned()).collect(), MIN_AGE).await?;
-        self.local.collect(&live.manifests.into_iter().chain(in_use).collect(), MIN_AGE).await?;
+        let images = live.images.into_iter().chain(in_use.iter().cloned()).collect();
+        step!("collect.images", self.images.collect(&images, MIN_AGE), repeatable)?;
+        let manifests = live.manifests.into_iter().chain(in_use).collect();
+        step!("collect.snapshots", self.local.collect(&manifests, age(MIN_AGE)), repeatable)?;
+        let stored: HashSet<Prefix> = live.stored.iter().filter_map(|prefix| prefix.parse().ok()).collect();
+        for location in &live.locations {
+            match step!("collect.stored", self.repository.collect(location, &stored, age(MIN_AGE))) {
+                Ok(removed) => {
+                    removed.iter().for_each(|prefix| tracing::info!(%prefix, "removed a snapshot nobody committed"));
+                }
+                Err(e) => tracing::warn!(location, "cannot look for snapshots nobody committed: {e}"),
+            }
+        }
+        if let Some(pods) = self.context.pods.clone() {
+            let _ = tokio::task::spawn_blocking(move || pods.clean()).await;
+        }
         let actors: HashSet<Uid> = live.actors.into_iter().collect();
-        self.fence.retain(&actors);
+        self.context.fence.retain(&actors, MIN_AGE);
         let logs = self.logs.clone();
         let collected = tokio::task::spawn_blocking(move || collect_logs(&logs, &actors)).await;
         collected.map_err(std::io::Error::other).flatten().map_err(|e| {
             let message = format!("cannot collect logs in {}: {e}", self.logs.display());
-            Error::new(ate_api::Reason::Internal, message)
+            Error::new(Reason::Internal, message)
         })
     }
 }

@@ -9,6 +9,7 @@ use ate_api::{
     id::{Activation, Digest, Uid, WorkerId},
     resource::template::Scope,
 };
+use ate_failpoint::{again, step};
 use ate_snapshot::{
     DriverFile, Prefix,
     manifest::{self, ActorId, Driver, Manifest, SandboxInfo, TemplateId},
@@ -51,10 +52,10 @@ impl Inner {
 
     async fn capture_once(self: Arc<Self>, capture: Capture) -> Result<Captured, Error> {
         let (uid, activation, generation) = (capture.actor.uid.clone(), capture.activation, capture.generation);
-        self.fence.admit(&uid, activation)?;
+        self.context.fence.admit(&uid, activation)?;
         let actor = uid.clone();
         let begin = |reply| Command::BeginCapture { actor, activation, generation, reply };
-        let begun = match self.workers.ask(&capture.worker, begin).await? {
+        let begun = match step!("capture.begin", self.workers.ask(&capture.worker, begin), held)? {
             Capturing::Done(captured) => return Ok(*captured),
             Capturing::Begun(begun) => *begun,
         };
@@ -69,7 +70,7 @@ impl Inner {
         };
         let captured = result.as_ref().ok().map(|c| Box::new(c.clone()));
         let end = |reply| Command::EndCapture { actor: uid, activation, generation, captured, reply };
-        let ended = self.workers.ask(&capture.worker, end).await;
+        let ended = step!("capture.end", self.workers.ask(&capture.worker, end), plain);
         match (result, ended) {
             (Ok(captured), Ok(())) => Ok(captured),
             (Ok(_), Err(called_off)) => {
@@ -102,7 +103,7 @@ impl Inner {
         };
         let base = capture.base.as_ref().filter(|b| seat.base.as_ref() == Some(&b.manifest));
         let base = base.filter(|_| capture.scope == Scope::Full);
-        let mut staging = self.local.staging().await?;
+        let mut staging = step!("capture.staging", self.local.staging())?;
         let request = pb::CheckpointRequest {
             activation: capture.activation.0,
             dir: staging.dir().to_string_lossy().into_owned(),
@@ -113,19 +114,22 @@ impl Inner {
             .into(),
             may_need_base: base.is_some(),
         };
-        let pb::CheckpointResponse { files, needs_base } = client.checkpoint(request, capture.timeout).await?;
+        let written = step!("capture.checkpoint", client.checkpoint(again!(request), capture.timeout), repeatable)?;
+        let pb::CheckpointResponse { files, needs_base } = written;
         let base = used(base, needs_base)?;
         let files: Vec<DriverFile> =
             files.into_iter().map(|f| DriverFile { name: f.name, media_type: f.media_type }).collect();
-        let files = staging.seal(&files, prefix.as_ref().and_then(Prefix::encoding)).await?;
+        let encoding = prefix.as_ref().and_then(Prefix::encoding);
+        let files = step!("capture.seal", staging.seal(&files, encoding))?;
         let manifest = self.manifest_of(capture, seat, base, driver.clone(), versions, files);
         made.local = Some(manifest.digest());
-        let snapshot = self.local.adopt(staging, &manifest).await?;
+        let snapshot = step!("capture.adopt", self.local.adopt(staging, &manifest))?;
         let location = match prefix {
-            None => SnapshotLocation::Local,
+            None => SnapshotLocation::Local { node: self.name.clone() },
             Some(prefix) => {
                 made.uploaded = Some(prefix.clone());
-                self.repository.upload(&prefix, &snapshot).await.inspect_err(|e| {
+                let uploaded = step!("capture.upload", self.repository.upload(&prefix, &snapshot), repeatable);
+                uploaded.inspect_err(|e| {
                     if e.reason() == Reason::Fenced {
                         made.uploaded = None; // somebody else's, and committed
                     }
@@ -173,7 +177,7 @@ impl Inner {
             base: base.map(|base| manifest::Base {
                 manifest: base.manifest.clone(),
                 location: match &base.location {
-                    SnapshotLocation::Local => None,
+                    SnapshotLocation::Local { .. } => None,
                     SnapshotLocation::External { prefix } => Some(prefix.clone()),
                 },
             }),
@@ -208,10 +212,18 @@ impl Inner {
     }
 
     /// The capture was not committed: what it made goes, and the actor goes on.
-    pub(crate) async fn thaw(self: &Arc<Self>, worker: &WorkerId, activation: Activation) -> Result<(), Error> {
-        if let Some(void) = self.workers.ask(worker, |reply| Command::Thaw { activation, reply }).await? {
+    pub(crate) async fn thaw(
+        self: &Arc<Self>,
+        worker: &WorkerId,
+        actor: &Uid,
+        activation: Activation,
+        generation: u64,
+    ) -> Result<(), Error> {
+        let actor = actor.clone();
+        let thaw = |reply| Command::Thaw { actor, activation, generation, reply };
+        if let Some(void) = step!("thaw.worker", self.workers.ask(worker, thaw))? {
             let uploaded = match &void.location {
-                SnapshotLocation::Local => None,
+                SnapshotLocation::Local { .. } => None,
                 SnapshotLocation::External { prefix } => Some(prefix.parse()?),
             };
             self.discard(Made { local: Some(void.manifest.clone()), uploaded }).await;
@@ -222,13 +234,13 @@ impl Inner {
     /// Removes what a capture made. Done before anybody is told: the next capture may have the same prefix.
     async fn discard(&self, made: Made) {
         if let Some(digest) = &made.local
-            && let Err(e) = self.local.remove(digest).await
+            && let Err(e) = step!("discard.local", self.local.remove(digest), repeatable)
         {
             tracing::warn!("a void snapshot stays until collection: {e}");
         }
         let Some(prefix) = made.uploaded else { return };
         for _ in 0..DISCARD_TRIES {
-            match self.repository.delete(&prefix).await {
+            match step!("discard.stored", self.repository.delete(&prefix), repeatable) {
                 Ok(()) => return,
                 Err(e) => tracing::debug!("cannot remove a void snapshot yet: {e}"),
             }
@@ -253,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_herder_that_wants_a_base_it_was_not_offered_is_refused() {
-        let (manifest, location) = (Digest::of(b"base"), SnapshotLocation::Local);
+        let (manifest, location) = (Digest::of(b"base"), SnapshotLocation::Local { node: "here".into() });
         let base = SnapshotRef { manifest, scope: Scope::Full, location };
         assert_eq!(used(None, true).unwrap_err().reason, Reason::SandboxFailed);
         assert_eq!(used(None, false).unwrap(), None);

@@ -7,6 +7,9 @@ use std::{
     path::Path,
 };
 
+/// What to do when [`is_failing`].
+pub(crate) const FAILS: &str = "look at what the kernel's log of the machine says about the disk";
+
 /// Makes a directory only the node can enter. Refuses a symlink and somebody else's directory: whoever can
 /// write there could swap bytes after they were verified.
 pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
@@ -23,6 +26,12 @@ pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
     }
     Ok(())
+}
+
+/// Whether it is a directory that [`private_dir`] would leave as it is.
+pub(crate) fn is_private_dir(path: &Path) -> bool {
+    let ours = rustix::process::geteuid().as_raw();
+    fs::symlink_metadata(path).is_ok_and(|m| m.is_dir() && m.uid() == ours && m.mode() & 0o7777 == 0o700)
 }
 
 /// Makes names created, renamed or removed in a directory durable.
@@ -58,6 +67,11 @@ pub(crate) fn clear(dir: &Path) -> io::Result<()> {
         remove(&entry?.path())?;
     }
     Ok(())
+}
+
+/// Whether the disk reports errors or takes no writes, so that nothing else is to blame.
+pub(crate) fn is_failing(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::ReadOnlyFilesystem || e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 pub(crate) fn is_full(e: &io::Error) -> bool {

@@ -5,6 +5,7 @@
 //! * [`assets`], [`images`]: what actors are made of, fetched once and verified.
 //! * `workers`: pools, herder processes and the state machine of each worker.
 //! * [`network`]: how workers are reached and what they reach.
+//! * `revoked`: which binaries must not run any more.
 //! * `activate`, `restore`, `capture`: an actor onto a worker, and a snapshot of it off again.
 #![forbid(unsafe_code)]
 
@@ -16,7 +17,6 @@ mod activate;
 mod agent;
 mod capture;
 mod disk;
-mod events;
 mod fence;
 mod flight;
 mod logs;
@@ -25,8 +25,10 @@ mod pins;
 mod platform;
 mod probe;
 mod restore;
+mod revoked;
 mod unpack;
 mod workers;
 mod workload;
 
 pub use node::{Node, Options};
+pub use workers::{Pods, Source, WorkerPod};

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use ate_agent::Hub;
 use ate_api::{
     Error, Reason,
     id::{Digest, Uid},
@@ -19,14 +20,14 @@ use crate::{
     activate::Plans,
     assets::AssetCache,
     capture::Captures,
-    events::Hub,
     fence::Fence,
     images::ImageCache,
     network::{Cidr, Egress, Links},
     pins::Pins,
     platform,
     probe::Probes,
-    workers::{Context, Herders, Verified, Workers, clean_stale},
+    revoked::Revoked,
+    workers::{Context, Herders, PodPlaces, Source, Verified, Workers, clean_stale},
 };
 
 /// How a node is set up.
@@ -44,6 +45,9 @@ pub struct Options {
     pub cidr: Cidr,
     /// Whether actors may reach what this machine reaches.
     pub egress: bool,
+    /// Where workers come from. Pods have their own network, for which the two before this do not matter, and their
+    /// directories lie below `workers/` in the data directory.
+    pub workers: Source,
 }
 
 /// One machine's agent: workers and everything they need.
@@ -63,8 +67,6 @@ pub(crate) struct Inner {
     pub(crate) probes: Probes,
     pub(crate) plans: Plans,
     pub(crate) captures: Captures,
-    pub(crate) fence: Fence,
-    pub(crate) pins: Pins,
     egress: Option<Egress>,
     /// Held for as long as the node lives: one node per data directory.
     _lock: fs::File,
@@ -101,22 +103,32 @@ impl Node {
         let cleaned = tokio::task::spawn_blocking(move || clean_stale(&stale)).await;
         cleaned.map_err(std::io::Error::other).flatten().map_err(|e| io("clean up after an earlier run", &e))?;
         links.remove_all().await.map_err(unavailable)?;
+        let pods = match options.workers {
+            Source::Processes => None,
+            Source::Pods(pods) => Some(PodPlaces { pods, dir: root.parent().unwrap_or(&root).join("workers") }),
+        };
         let egress = Egress::new(mark.short());
-        match options.egress {
+        let opens = options.egress && pods.is_none();
+        match opens {
             true => egress.open(options.cidr).await,
             false => egress.close().await,
         }
         .map_err(unavailable)?;
 
         let assets = AssetCache::open(root.join("assets")).await?;
+        let revoked = Revoked::open(&root);
         let hub = Hub::default();
         forward_asset_reports(&assets, hub.clone());
         let context = Context {
             herders: Arc::new(Herders { programs, workers }),
             links,
             hub,
-            verified: Verified::new(assets.clone()),
+            verified: Verified::new(assets.clone(), revoked),
             platform: Arc::new(platform::detect().map_err(|e| io("describe this machine", &e))?),
+            node: options.name.clone(),
+            pins: Pins::default(),
+            fence: Fence::default(),
+            pods,
         };
         Ok(Arc::new(Node(Arc::new(Inner {
             name: options.name,
@@ -131,14 +143,13 @@ impl Node {
             probes: Probes::default(),
             plans: Plans::default(),
             captures: Captures::default(),
-            fence: Fence::default(),
-            pins: Pins::default(),
-            egress: options.egress.then_some(egress),
+            egress: opens.then_some(egress),
             _lock: lock,
         }))))
     }
 
-    /// Ends all workers and removes what the node put on the machine. What ran is lost: suspend first.
+    /// Ends all workers and removes what the node put on the machine. What ran is lost: suspend first. Pods, and who is on
+    /// them, go on.
     /// Takes at most about half a minute.
     pub async fn shutdown(&self) {
         self.0.workers.shutdown().await;

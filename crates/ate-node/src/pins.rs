@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use ate_agent::{SnapshotRef, Template};
@@ -10,8 +10,10 @@ use ate_api::id::{Digest, WorkerId};
 use ate_sandbox::SandboxRef;
 
 /// Assets, images and snapshots by worker: of its last preparation and of its last activation, which its sandbox may still use.
-#[derive(Default)]
-pub(crate) struct Pins(Mutex<HashMap<(WorkerId, Use), Vec<Digest>>>);
+#[derive(Clone, Default)]
+pub(crate) struct Pins(Arc<Mutex<Pinned>>);
+
+type Pinned = HashMap<(WorkerId, Use), Vec<Digest>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Use {
@@ -32,12 +34,26 @@ impl Pins {
         let assets = sandbox.assets.iter().map(|a| &a.sha256);
         let snapshots = snapshots.into_iter().map(|s| &s.manifest);
         let digests = template.images.values().chain(assets).chain(snapshots).cloned().collect();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((worker.clone(), r#use), digests);
+        self.lock().insert((worker.clone(), r#use), digests);
+    }
+
+    /// What the activation on a worker uses.
+    pub(crate) fn of(&self, worker: &WorkerId) -> Vec<Digest> {
+        self.lock().get(&(worker.clone(), Use::Active)).cloned().unwrap_or_default()
+    }
+
+    /// It was found again, with an activation that uses these.
+    pub(crate) fn pin_again(&self, worker: &WorkerId, digests: Vec<Digest>) {
+        self.lock().insert((worker.clone(), Use::Active), digests);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(WorkerId, Use), Vec<Digest>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything in use, forgetting workers that are gone.
     pub(crate) fn all(&self, exists: impl Fn(&WorkerId) -> bool) -> HashSet<Digest> {
-        let mut pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pins = self.lock();
         pins.retain(|(worker, _), _| exists(worker));
         pins.values().flatten().cloned().collect()
     }
@@ -68,7 +84,7 @@ mod tests {
         let snapshot = |name: &str| SnapshotRef {
             manifest: Digest::of(name.as_bytes()),
             scope: Scope::Full,
-            location: SnapshotLocation::Local,
+            location: SnapshotLocation::Local { node: "here".into() },
         };
         let (pins, worker) = (Pins::default(), WorkerId("w".into()));
         let (own, base) = (snapshot("own"), snapshot("base"));

@@ -1,6 +1,8 @@
 //! What an activation is restored from: found, checked, and brought to this node. All that can be refused is refused
 //! before anything large is fetched.
 
+use std::path::PathBuf;
+
 use ate_agent::{SnapshotLocation, SnapshotRef, Template};
 use ate_api::{
     Error, Reason,
@@ -103,10 +105,27 @@ impl Inner {
         self.bring(found, snapshot).await.map_err(object)
     }
 
+    /// The archive of the durable directories in a snapshot of this actor, whatever else is in it. Files fit every machine
+    /// and every sandbox.
+    pub(crate) async fn kept_files(&self, snapshot: &SnapshotRef, seat: &Seat) -> Result<PathBuf, Error> {
+        let object = |e: Error| e.on(format!("snapshot/{}", snapshot.manifest.short()));
+        let found = self.find(snapshot).await.map_err(object)?;
+        let owner = found.manifest().check_owner(&seat.actor.uid, &seat.template_uid, &seat.spec_digest);
+        owner.map_err(|e| object(e.into()))?;
+        let archive =
+            found.manifest().files.iter().find(|f| f.media_type == ateom::data::MEDIA_TYPE).map(|f| f.name.clone());
+        let archive = archive.ok_or_else(|| {
+            let message = "the snapshot has the durable directories inside its memory, not as files";
+            let hint = "resume it and suspend it files-only first, where its binaries may run";
+            object(Error::new(Reason::MissingCapability, message).hint(hint))
+        })?;
+        Ok(self.bring(found, snapshot).await.map_err(object)?.files_dir().join(archive))
+    }
+
     /// The node's verified copy; fetched if it is not here.
     async fn snapshot(&self, snapshot: &SnapshotRef) -> Result<LocalSnapshot, Error> {
         Ok(match &snapshot.location {
-            SnapshotLocation::Local => self.local.get(&snapshot.manifest).await?,
+            SnapshotLocation::Local { .. } => self.local.get(&snapshot.manifest).await?,
             SnapshotLocation::External { prefix } => {
                 self.repository.fetch(&prefix.parse()?, &snapshot.manifest, &self.local).await?
             }
@@ -116,7 +135,7 @@ impl Inner {
     async fn find(&self, snapshot: &SnapshotRef) -> Result<Found, Error> {
         match (self.local.get(&snapshot.manifest).await, &snapshot.location) {
             (Ok(found), _) => Ok(Found::Here(found)),
-            (Err(e), SnapshotLocation::Local) => Err(e.into()),
+            (Err(e), SnapshotLocation::Local { .. }) => Err(e.into()),
             (Err(_), SnapshotLocation::External { prefix }) => {
                 let (manifest, _) = self.repository.read_manifest(&prefix.parse()?, &snapshot.manifest).await?;
                 Ok(Found::There(Box::new(manifest)))

@@ -52,7 +52,12 @@ async fn a_preparation_is_used_and_a_thawed_actor_goes_on_and_can_be_captured_ag
     let (first, boot) = count(activated.address);
 
     let void = machine.node.capture(capture(&worker, &counter, 1, external())).await.unwrap();
-    machine.node.thaw(&worker, Activation(1)).await.unwrap();
+    assert_eq!(
+        reason(machine.node.thaw(&worker, &counter.uid, Activation(1), 0).await),
+        Reason::Fenced,
+        "of a capture before this one"
+    );
+    machine.node.thaw(&worker, &counter.uid, Activation(1), 1).await.unwrap();
     assert_eq!(count(activated.address), (first + 1, boot.clone()));
     // The void snapshot is gone, so that the same generation can be taken again.
     let taken = machine.node.capture(capture(&worker, &counter, 1, external())).await.unwrap();
@@ -74,7 +79,8 @@ async fn a_worker_obeys_only_the_activation_it_holds() {
     assert_eq!(reason(node.activate(machine.activate(&worker, &stranger, 1, Source::Boot)).await), Reason::Fenced);
     assert_eq!(reason(node.capture(capture(&worker, &owner, 4, CaptureTarget::Local)).await), Reason::Fenced);
     assert_eq!(reason(node.capture(capture(&worker, &stranger, 1, CaptureTarget::Local)).await), Reason::Fenced);
-    assert_eq!(reason(node.thaw(&worker, Activation(4)).await), Reason::Fenced);
+    assert_eq!(reason(node.thaw(&worker, &owner.uid, Activation(4), 1).await), Reason::Fenced);
+    assert_eq!(reason(node.thaw(&worker, &stranger.uid, Activation(5), 1).await), Reason::Fenced);
     assert_eq!(reason(node.release(&worker, &stranger.uid, Activation(9)).await), Reason::Fenced);
     assert_eq!(reason(node.release(&worker, &owner.uid, Activation(4)).await), Reason::Fenced);
 
@@ -82,7 +88,8 @@ async fn a_worker_obeys_only_the_activation_it_holds() {
     machine.release(&worker, &owner, 5).await;
     // A start that comes late must not take the seat again.
     assert_eq!(reason(node.activate(machine.activate(&worker, &owner, 5, Source::Boot)).await), Reason::Fenced);
-    machine.boot(&worker, &stranger, 1).await;
+    // Whoever was released as 9 comes back as more than that.
+    machine.boot(&worker, &stranger, 10).await;
     machine.node.shutdown().await;
 }
 

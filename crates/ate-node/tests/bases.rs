@@ -74,7 +74,11 @@ async fn a_snapshot_is_restored_with_the_base_recorded_for_it_and_with_no_other(
     assert!(without.message.contains(base.manifest.short()), "{without}");
     let other = machine.node.activate(from(Some(&snapshot), 3)).await.unwrap_err();
     assert_eq!(other.reason, Reason::ManifestInvalid, "{other}");
-    let absent = SnapshotRef { manifest: Digest::of(b"absent"), location: SnapshotLocation::Local, ..base.clone() };
+    let absent = SnapshotRef {
+        manifest: Digest::of(b"absent"),
+        location: SnapshotLocation::Local { node: "here".into() },
+        ..base.clone()
+    };
     assert_eq!(reason(machine.node.activate(from(Some(&absent), 4)).await), Reason::SnapshotNotFound);
     // Nothing large was fetched for any of them.
     assert!(!machine.dir.path().join("node/snapshots").join(snapshot.manifest.as_str()).exists());

@@ -27,7 +27,8 @@ fn reply(status: StatusCode, e: &Error) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(REASON, HeaderValue::from_static(e.reason.as_str()));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    // Trying again does not help where somebody has to act first.
+    if status == StatusCode::SERVICE_UNAVAILABLE && e.is_retryable() {
         headers.insert(header::RETRY_AFTER, RETRY_AFTER);
     }
     response
@@ -40,9 +41,11 @@ fn status(e: &Error) -> StatusCode {
         Reason::DeadlineExceeded | Reason::NotReady => StatusCode::GATEWAY_TIMEOUT,
         Reason::ActorExited => StatusCode::BAD_GATEWAY,
         // Somebody has to act first, but then the same request works.
-        Reason::NoSuitableWorker | Reason::NoSandboxConfig | Reason::DiskFull | Reason::WrongState => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Reason::NoSuitableWorker
+        | Reason::NoSandboxConfig
+        | Reason::AssetRevoked
+        | Reason::DiskFull
+        | Reason::WrongState => StatusCode::SERVICE_UNAVAILABLE,
         _ if e.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -8,14 +8,20 @@ pub mod asset;
 pub mod capability;
 pub mod class;
 pub mod config;
+#[cfg(test)]
+mod fuzz;
 pub mod host;
 pub mod reference;
 pub mod registry;
 pub mod resolve;
 pub mod revision;
+pub mod revocations;
+pub mod signature;
 pub mod trust;
 
 pub use class::{AssetRequirement, Check, ClassDescriptor, ConfigField, FieldType, HostNeeds, ImageFormat, Isolation};
 pub use reference::{ConfigRef, PinnedAsset, SandboxRef};
 pub use registry::Registry;
+pub use revocations::{Revocation, Revocations};
+pub use signature::Verification;
 pub use trust::Admitted;

@@ -1,27 +1,31 @@
 //! Which class a template runs in and which configuration a pool uses, and which rule decided.
 
-use ate_api::{Error, Reason, id::ObjectName, resource::template};
+use ate_api::{
+    Error, Reason,
+    id::ObjectName,
+    resource::{Choice, Rule, template},
+};
 
 use crate::config::list;
 
-/// What was chosen, and by which rule, in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
-    pub name: String,
-    pub why: String,
-}
-
 /// The class of a template: its own word, else its atespace's default, else the cluster's, else the built-in one.
 ///
-/// `atespace` is the name of the atespace and its default. Whether the class is registered is
-/// [`crate::Registry::get`]'s to say.
-pub fn class(template: Option<&str>, atespace: Option<(&str, &str)>, cluster: Option<&str>) -> Choice {
-    let choice = |name: &str, why: String| Choice { name: name.to_owned(), why };
+/// `atespace` is the name of the atespace and its default, `cluster` the configuration that stands for the default of
+/// the cluster and its class. Whether the class is registered is [`crate::Registry::get`]'s to say.
+pub fn class(template: Option<&str>, atespace: Option<(&str, &str)>, cluster: Option<(&str, &str)>) -> Choice {
     match (template, atespace, cluster) {
-        (Some(name), ..) => choice(name, "the template names it".to_owned()),
-        (None, Some((atespace, name)), _) => choice(name, format!("it is the default of atespace {atespace}")),
-        (None, None, Some(name)) => choice(name, "it is the default of the cluster".to_owned()),
-        (None, None, None) => choice(&template::default_class(), "it is the built-in default".to_owned()),
+        (Some(name), ..) => Choice::new(name, Rule::Template, "the template names it"),
+        (None, Some((atespace, name)), _) => {
+            Choice::new(name, Rule::AtespaceDefault, format!("it is the default of atespace {atespace}"))
+        }
+        (None, None, Some((config, name))) => {
+            let why = format!("it is the default of the cluster, for which SandboxConfig {config} stands");
+            Choice::new(name, Rule::ClusterDefault, why)
+        }
+        (None, None, None) => {
+            let why = "it is the built-in default: nothing else says anything";
+            Choice::new(template::default_class(), Rule::BuiltIn, why)
+        }
     }
 }
 
@@ -53,7 +57,7 @@ pub fn config<'a>(
     };
     if let Some(named) = named {
         return match configs.iter().find(|c| c.name == named) {
-            Some(c) if c.class == class => Ok(Choice { name: named.to_owned(), why: "the pool names it".to_owned() }),
+            Some(c) if c.class == class => Ok(Choice::new(named, Rule::Pool, format!("pool {pool} names it"))),
             Some(c) => fail(
                 format!("SandboxConfig {named} is of class {}, but the pool is of class {class}", c.class),
                 format!("configurations of class {class}: {}", list(&names)),
@@ -65,14 +69,14 @@ pub fn config<'a>(
         };
     }
     match defaults.as_slice() {
-        [one] => Ok(Choice { name: (*one).to_owned(), why: format!("it is the default of class {class}") }),
+        [one] => Ok(Choice::new(*one, Rule::ClassDefault, format!("it is the default of class {class}"))),
         [] if names.is_empty() => fail(
             format!("there is no SandboxConfig of class {class}"),
             format!("apply one, for example with `ate sandbox import --class {class}`"),
         ),
         [] => fail(
             format!("no SandboxConfig of class {class} is its default; there are {}", list(&names)),
-            "set spec.default: true in one of them, or name one in the pool's spec.sandboxConfigName".to_owned(),
+            "`ate sandbox set-default-config NAME` makes one the default, or name one in the pool's spec.sandboxConfigName".to_owned(),
         ),
         several => fail(
             format!("{} are all the default of class {class}", list(several)),
@@ -102,14 +106,15 @@ mod tests {
 
     #[test]
     fn the_nearest_word_on_the_class_counts() {
-        for (template, atespace, cluster, name, why) in [
-            (Some("a"), Some(("x", "b")), Some("c"), "a", "template"),
-            (None, Some(("x", "b")), Some("c"), "b", "atespace x"),
-            (None, None, Some("c"), "c", "cluster"),
-            (None, None, None, "gvisor", "built-in"),
+        let (space, cluster) = (Some(("x", "b")), Some(("config", "c")));
+        for (template, atespace, cluster, name, rule, why) in [
+            (Some("a"), space, cluster, "a", Rule::Template, "template"),
+            (None, space, cluster, "b", Rule::AtespaceDefault, "atespace x"),
+            (None, None, cluster, "c", Rule::ClusterDefault, "SandboxConfig config"),
+            (None, None, None, "gvisor", Rule::BuiltIn, "built-in"),
         ] {
             let choice = class(template, atespace, cluster);
-            assert_eq!(choice.name, name);
+            assert_eq!((choice.name.as_str(), choice.rule), (name, rule));
             assert!(choice.why.contains(why), "{choice:?}");
         }
     }

@@ -5,14 +5,20 @@ use serde_json::json;
 
 use crate::{ClassDescriptor, config};
 
-/// Digest of what a revision fixes: class, assets of every architecture, and the settings in force. Labels and the
-/// `default` flag are not in it, nor is a setting that is written out as its default.
+/// Digest of what a revision fixes: class, assets of every architecture, and the settings in force; also the keys that
+/// the assets must be signed by, which are asked once for each revision. Labels and the `default` flag are not in it, nor is
+/// a setting that is written out as its default.
 pub fn content_digest(class: &ClassDescriptor, spec: &SandboxConfigSpec) -> Digest {
-    canonical::digest(&json!({
+    let mut content = json!({
         "class": spec.sandbox_class,
         "assets": spec.assets,
         "config": config::effective(class, spec.config.as_ref()),
-    }))
+    });
+    // Absent without keys: the digests of revisions that were made before there were any stay what they are.
+    if let Some(verification) = &spec.verification {
+        content["verification"] = json!(verification);
+    }
+    canonical::digest(&content)
 }
 
 #[cfg(test)]
@@ -41,5 +47,6 @@ mod tests {
         assert_ne!(changed("/assets/amd64/kernel/sha256", json!("1".repeat(64))), original);
         assert_ne!(changed("/assets/amd64/kernel/url", json!("file:///l")), original);
         assert_ne!(changed("/assets/arm64", json!({})), original);
+        assert_ne!(changed("/verification", json!({ "publicKeys": ["k"] })), original);
     }
 }

@@ -2,26 +2,26 @@
 //!
 //! What a manifest or a template says never adds to this set.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ate_api::{Error, Reason, id::Digest};
 
-use crate::{PinnedAsset, SandboxRef};
+use crate::{PinnedAsset, Revocations, SandboxRef};
 
 /// The admitted binaries. Built from records, never changed: build anew when the records change.
 #[derive(Debug, Clone, Default)]
 pub struct Admitted {
     /// (class, asset name) → digests. A kernel is not admitted as a launcher because it is admitted as a kernel.
     assets: BTreeMap<(String, String), BTreeSet<Digest>>,
-    revoked: BTreeSet<Digest>,
+    revoked: Arc<Revocations>,
 }
 
 impl Admitted {
     /// From every stored revision of every configuration, the current ones and those before.
-    pub fn new<'a>(
-        revisions: impl IntoIterator<Item = &'a SandboxRef>,
-        revoked: impl IntoIterator<Item = Digest>,
-    ) -> Self {
+    pub fn new<'a>(revisions: impl IntoIterator<Item = &'a SandboxRef>, revoked: Arc<Revocations>) -> Self {
         let mut assets = BTreeMap::<_, BTreeSet<_>>::new();
         for revision in revisions {
             for asset in &revision.assets {
@@ -29,14 +29,15 @@ impl Admitted {
                 assets.entry(key).or_default().insert(asset.sha256.clone());
             }
         }
-        Admitted { assets, revoked: revoked.into_iter().collect() }
+        Admitted { assets, revoked }
     }
 
     /// Whether everything this sandbox runs is admitted.
     ///
     /// # Errors
-    /// `ASSET_NOT_ADMITTED`, for the first asset that is revoked or was never admitted.
+    /// `ASSET_REVOKED`, or `ASSET_NOT_ADMITTED` for the first asset that never was admitted.
     pub fn check(&self, sandbox: &SandboxRef) -> Result<(), Error> {
+        self.revoked.check(sandbox)?;
         sandbox.assets.iter().try_for_each(|asset| {
             let Err((message, hint)) = self.check_asset(&sandbox.class, asset) else { return Ok(()) };
             let object = format!("sandboxconfig/{}", sandbox.config.name);
@@ -46,10 +47,6 @@ impl Admitted {
 
     fn check_asset(&self, class: &str, asset: &PinnedAsset) -> Result<(), (String, String)> {
         let what = format!("{} with digest {} ({})", asset.name, asset.sha256.short(), asset.sha256);
-        if self.revoked.contains(&asset.sha256) {
-            let hint = "boot the actor anew under the current configuration; what was only in its memory is given up";
-            return Err((format!("{what} was revoked and may not run any more"), hint.to_owned()));
-        }
         let key = (class.to_owned(), asset.name.clone());
         match self.assets.get(&key).is_some_and(|digests| digests.contains(&asset.sha256)) {
             true => Ok(()),
@@ -63,8 +60,10 @@ impl Admitted {
 
 #[cfg(test)]
 mod tests {
+    use ate_api::time::Timestamp;
+
     use super::*;
-    use crate::{ConfigRef, asset};
+    use crate::{ConfigRef, Revocation, asset};
 
     fn sandbox(class: &str, assets: &[(&str, &str)]) -> SandboxRef {
         let pin = |(name, bytes): &(&str, &str)| PinnedAsset {
@@ -81,13 +80,13 @@ mod tests {
     #[test]
     fn every_revision_that_ever_was_admits_its_binaries() {
         let (old, new) = (sandbox("g", &[("runsc", "1")]), sandbox("g", &[("runsc", "2")]));
-        let admitted = Admitted::new([&old, &new], []);
+        let admitted = Admitted::new([&old, &new], Arc::default());
         assert_eq!((admitted.check(&old), admitted.check(&new)), (Ok(()), Ok(())));
     }
 
     #[test]
     fn nothing_else_may_run() {
-        let admitted = Admitted::new([&sandbox("m", &[("kernel", "k"), ("vmm", "v")])], []);
+        let admitted = Admitted::new([&sandbox("m", &[("kernel", "k"), ("vmm", "v")])], Arc::default());
         for stranger in [
             sandbox("m", &[("kernel", "k"), ("vmm", "evil")]),
             sandbox("m", &[("vmm", "k")]),
@@ -103,8 +102,9 @@ mod tests {
     #[test]
     fn a_revoked_binary_may_not_run_whoever_names_it() {
         let one = sandbox("g", &[("runsc", "1")]);
-        let e = Admitted::new([&one], [Digest::of(b"1")]).check(&one).unwrap_err();
-        assert_eq!(e.reason, Reason::AssetNotAdmitted);
-        assert!(e.message.contains("revoked") && e.hint.contains("boot"), "{e:?}");
+        let revocation = Revocation { reason: "CVE".into(), at: Timestamp::UNIX_EPOCH };
+        let revoked = Revocations { version: 1, digests: BTreeMap::from([(Digest::of(b"1"), revocation)]) };
+        let e = Admitted::new([&one], Arc::new(revoked)).check(&one).unwrap_err();
+        assert_eq!(e.reason, Reason::AssetRevoked);
     }
 }

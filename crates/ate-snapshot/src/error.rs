@@ -3,6 +3,7 @@
 use std::{io, path::Path};
 
 use ate_api::{Reason, id::Digest};
+use rustix::io::Errno;
 
 /// Characters of a storage server's words that are repeated.
 const MAX_REASON: usize = 400;
@@ -45,10 +46,19 @@ pub enum Error {
 
     #[error("disk is full: {0}")]
     DiskFull(String),
+    /// It reports errors or takes no writes. Nothing is wrong with the snapshot.
+    #[error("disk fails: {0}")]
+    DiskFails(String),
     #[error("object storage failed: {0}")]
     Storage(String),
     #[error("file system failed: {0}")]
     Io(String),
+}
+
+impl ate_failpoint::Injected for Error {
+    fn injected(point: &str) -> Self {
+        Error::Storage(format!("a fault was injected at {point}"))
+    }
 }
 
 impl Error {
@@ -68,7 +78,7 @@ impl Error {
             Error::Busy(_) => Reason::Conflict,
             Error::Location { .. } => Reason::Invalid,
             Error::DiskFull(_) => Reason::DiskFull,
-            Error::Storage(_) => Reason::StorageUnavailable,
+            Error::Storage(_) | Error::DiskFails(_) => Reason::StorageUnavailable,
             Error::Io(_) => Reason::Internal,
         }
     }
@@ -81,15 +91,21 @@ impl Error {
             Error::ManifestVersion { .. } => "resume the actor on a node of the version that wrote the snapshot",
             Error::Platform(_) => "resume the actor on a machine like the one it was suspended on",
             Error::DiskFull(_) => "free space on the disk, then try again; nothing was lost",
+            Error::DiskFails(_) => "look at what the kernel's log of the machine says about the disk",
             Error::Storage(_) => "check that the location is reachable and that the credentials allow it",
             _ => "",
         }
     }
 
-    /// A failure of a local file; a full disk is recognized.
+    /// A failure of a local file; a disk that is full, or that fails, is recognized.
     pub(crate) fn io(doing: &str, path: &Path, e: &io::Error) -> Self {
         let message = format!("cannot {doing} {}: {e}", path.display());
-        if is_disk_full(e) { Error::DiskFull(message) } else { Error::Io(message) }
+        match e.kind() {
+            _ if is_disk_full(e) => Error::DiskFull(message),
+            io::ErrorKind::ReadOnlyFilesystem => Error::DiskFails(message),
+            _ if e.raw_os_error() == Some(Errno::IO.raw_os_error()) => Error::DiskFails(message),
+            _ => Error::Io(message),
+        }
     }
 
     /// A failure of object storage; a full disk and a missing object are recognized.
@@ -148,6 +164,9 @@ mod tests {
         let e = object_store::Error::Generic { store: "test", source: Box::new(wrapped) };
         assert_eq!(Error::storage("write", "x", &e).reason(), Reason::DiskFull);
         assert_eq!(Error::io("write", Path::new("x"), &full()).reason(), Reason::DiskFull);
+        for failing in [Errno::ROFS, Errno::IO] {
+            assert_eq!(Error::io("write", Path::new("x"), &failing.into()).reason(), Reason::StorageUnavailable);
+        }
         let other = io::Error::from(io::ErrorKind::PermissionDenied);
         assert_eq!(Error::io("write", Path::new("x"), &other).reason(), Reason::Internal);
     }

@@ -12,6 +12,8 @@
 mod blocking;
 mod error;
 mod files;
+#[cfg(test)]
+mod fuzz;
 pub mod local;
 pub mod manifest;
 pub mod repository;
@@ -21,4 +23,4 @@ mod sample;
 pub use error::Error;
 pub use local::{DriverFile, LocalEntry, LocalSnapshot, LocalSnapshots, Staging};
 pub use manifest::Manifest;
-pub use repository::{Prefix, Repository, Stored};
+pub use repository::{DEFAULT_LOCATION, Prefix, Repository, Stored};

@@ -1,15 +1,21 @@
-//! The state store: its contract, the embedded implementation, and the suite every implementation must pass.
+//! The state store: its contract, its two implementations, and the suite every implementation must pass.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod embedded;
+mod feed;
+mod group;
+mod open;
+mod postgres;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-pub use embedded::{EmbeddedStore, OpenError};
+pub use embedded::EmbeddedStore;
+pub use open::OpenError;
+pub use postgres::{Lease, PostgresStore};
 
 /// Longest key in bytes. Keys are built from checked names and uids; this only stops a bug from growing.
 pub const MAX_KEY: usize = 1024;
@@ -34,6 +40,24 @@ pub enum Expect {
     Present,
     /// Unchanged since it was read.
     Version(u64),
+}
+
+impl Expect {
+    /// Whether it holds of a key that is there in this version, or not at all.
+    pub fn holds(self, found: Option<u64>) -> bool {
+        match self {
+            Expect::Absent => found.is_none(),
+            Expect::Present => found.is_some(),
+            Expect::Version(version) => found == Some(version),
+        }
+    }
+}
+
+impl From<Option<u64>> for Expect {
+    /// As it was read: of a version, or not there.
+    fn from(read: Option<u64>) -> Self {
+        read.map_or(Expect::Absent, Expect::Version)
+    }
 }
 
 /// All or nothing: either every check holds and every write happens, or nothing does.
@@ -94,14 +118,18 @@ pub enum StoreError {
     /// The disk is full; nothing was written and nothing was lost.
     #[error("the disk of the store is full")]
     Full,
-    /// The store cannot be reached or cannot write. Whether a commit happened is unknown.
+    /// The store cannot be reached or cannot write. Whether a commit happened is unknown; it may even be going to. A later
+    /// commit that checks what it would have changed settles that.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// Another process may write, or this one was not made to. Nothing was written, and nothing will be by this handle.
+    #[error("this process does not lead and writes nothing")]
+    NotLeader,
 }
 
 impl Transaction {
     /// Refuses what no store may take, before anything is asked of it.
-    pub(crate) fn validate(&self) -> Result<()> {
+    pub fn validate(&self) -> Result<()> {
         let too_large = |what: &str, n: usize, max: usize| {
             Err(StoreError::TooLarge { what: format!("{what} ({n}, at most {max})") })
         };
@@ -144,7 +172,8 @@ pub type Changes = BoxStream<'static, Result<Change>>;
 /// 3. **Serializable**: commits have one order, that of their versions; checks are evaluated in it.
 /// 4. **Read your writes**: a `get` or `list` that begins after a commit returned sees it or something newer.
 /// 5. **Feed**: `watch` delivers every later change of the prefix once, in commit order, and only durable ones;
-///    or ends with [`StoreError::Lagged`].
+///    or ends with [`StoreError::Lagged`]. Where a store has one writer of many processes, only that one's handle has a
+///    feed; elsewhere it ends with [`StoreError::NotLeader`].
 /// 6. **Cancel-safe**: dropping a `commit` future never tears a transaction; it may or may not have happened.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {

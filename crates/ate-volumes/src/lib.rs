@@ -4,6 +4,8 @@
 //! counts are capped, only volumes that the workload has are accepted, and nothing lands outside of them.
 #![forbid(unsafe_code)]
 
+mod rationed;
+
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -12,9 +14,15 @@ use std::{
 
 use tar::{Archive, Builder, EntryType, HeaderMode};
 
+pub use rationed::{Allowance, Rationed};
+
 /// An archive unpacks to at most this many bytes: a small one may otherwise fill the disk.
 pub const MAX_BYTES: u64 = 64 << 30;
 pub const MAX_ENTRIES: u64 = 4_000_000;
+/// Headers of one entry, which are read into memory. The map of a sparse file takes most: this is enough for a million holes.
+const MAX_HEADERS: u64 = 64 << 20;
+/// Headers of all directories, which are kept in memory to the end: a million of them.
+const MAX_DIRECTORIES: u64 = 512 << 20;
 /// Where attributes are in a pax header; the form of GNU tar and star.
 const PAX_XATTR: &str = "SCHILY.xattr.";
 
@@ -89,6 +97,7 @@ fn attributes(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
 /// Unpacks into `volumes`, which exist and are empty. Blocks.
 pub fn unpack(from: impl io::Read, volumes: &BTreeMap<String, PathBuf>) -> Result<(), DataError> {
     let refuse = |why: String| Err(DataError::Refused(why));
+    let (from, allowance) = Rationed::new(from);
     let mut tar = Archive::new(from);
     tar.set_preserve_permissions(true);
     tar.set_preserve_ownerships(true);
@@ -96,8 +105,12 @@ pub fn unpack(from: impl io::Read, volumes: &BTreeMap<String, PathBuf>) -> Resul
     tar.set_unpack_xattrs(true);
     let (mut bytes, mut entries) = (0u64, 0u64);
     // Directories last, deepest first: writing into them would change their times, or be forbidden.
-    let mut directories = Vec::new();
-    for entry in tar.entries().map_err(DataError::Unpack)? {
+    let (mut directories, mut kept) = (Vec::new(), 0);
+    let mut all = tar.entries().map_err(DataError::Unpack)?;
+    loop {
+        allowance.at_most(MAX_HEADERS);
+        let Some(entry) = all.next() else { break };
+        let headers = MAX_HEADERS - allowance.everything();
         let mut entry = entry.map_err(DataError::Unpack)?;
         entries += 1;
         bytes = bytes.saturating_add(entry.size());
@@ -117,7 +130,13 @@ pub fn unpack(from: impl io::Read, volumes: &BTreeMap<String, PathBuf>) -> Resul
             return refuse(format!("volume `{}` lies in a directory of another name", volume.to_string_lossy()));
         }
         match entry.header().entry_type() {
-            EntryType::Directory => directories.push(entry),
+            EntryType::Directory => {
+                kept += headers;
+                if kept > MAX_DIRECTORIES {
+                    return refuse(format!("more than {MAX_DIRECTORIES} bytes of headers of directories"));
+                }
+                directories.push(entry);
+            }
             EntryType::Regular
             | EntryType::Continuous
             | EntryType::Link
@@ -137,6 +156,9 @@ pub fn unpack(from: impl io::Read, volumes: &BTreeMap<String, PathBuf>) -> Resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {
@@ -222,6 +244,19 @@ mod tests {
         assert!(dots.is_err());
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
         assert!(hostile(temp.path(), |_| ()).is_ok(), "an empty archive is fine");
+    }
+
+    #[test]
+    fn a_name_without_end_cannot_eat_the_memory() {
+        let temp = tempfile::tempdir().unwrap();
+        for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+            let mut header = header(kind, 1 << 39);
+            header.set_path("data/x").unwrap();
+            header.set_cksum();
+            let endless = io::Read::chain(header.as_bytes().as_slice(), io::repeat(b'n'));
+            let refused = unpack(endless, &volume(&temp.path().join("to"), "data")).unwrap_err();
+            assert!(refused.to_string().contains("extension header"), "{kind:?}: {refused}");
+        }
     }
 
     #[test]

@@ -5,13 +5,14 @@ use std::{ffi::OsString, path::Path};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
+    certs::Certs,
+    cluster,
+    connection::Server,
     failure::{EXIT_CODES, Failure, Outcome},
     kind::{Kind, Scope},
     up, verb,
 };
 
-/// Where `ate up` listens unless told otherwise.
-pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:7600";
 const DEFAULT_SPACE: &str = ate_api::id::DEFAULT_SPACE;
 
 /// Runs very many sandboxed programs ("actors") on few machines: idle ones are suspended into snapshots and
@@ -43,10 +44,8 @@ fn after_help() -> String {
 /// Flags of every verb.
 #[derive(Args, Clone)]
 pub(crate) struct Global {
-    /// The server: http://HOST:PORT or unix:/PATH.
-    #[arg(long, global = true, env = "ATE_SERVER", default_value = DEFAULT_SERVER, value_name = "ADDRESS",
-        help_heading = "Global options")]
-    pub server: String,
+    #[command(flatten)]
+    pub server: Server,
     #[command(flatten)]
     pub spaces: Spaces,
 }
@@ -88,10 +87,13 @@ impl Spaces {
 #[derive(Subcommand)]
 enum Verb {
     Up(up::Up),
+    Control(cluster::control::ControlServer),
+    Node(cluster::node::NodeServer),
     Run(verb::run::Run),
     Apply(verb::apply::Apply),
     Get(verb::get::Get),
     Describe(verb::describe::Describe),
+    Explain(verb::explain::Explain),
     Delete(verb::delete::Delete),
     #[command(subcommand)]
     Create(verb::create::Create),
@@ -104,6 +106,10 @@ enum Verb {
     Logs(verb::logs::Logs),
     #[command(subcommand)]
     Sandbox(verb::sandbox::Sandbox),
+    #[command(subcommand)]
+    Token(verb::token::Token),
+    Certs(Certs),
+    Crd(verb::crd::Crd),
     Doctor(verb::doctor::Doctor),
     Completion(verb::completion::Completion),
 }
@@ -124,10 +130,11 @@ pub(crate) fn run() -> Outcome {
             return Err(Failure::Silent(if e.use_stderr() { 2 } else { 0 }));
         }
     };
-    let global = cli.global;
+    let mut global = cli.global;
+    global.server.cluster.plugin = plugin;
     // Only the servers need more than one thread.
     let mut runtime = match &cli.verb {
-        Verb::Up(_) => tokio::runtime::Builder::new_multi_thread(),
+        Verb::Up(_) | Verb::Control(_) | Verb::Node(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = match runtime.enable_all().build() {
@@ -137,10 +144,13 @@ pub(crate) fn run() -> Outcome {
     let done = runtime.block_on(async {
         match cli.verb {
             Verb::Up(v) => v.run().await,
+            Verb::Control(v) => v.run().await,
+            Verb::Node(v) => v.run().await,
             Verb::Run(v) => v.run(&global).await,
             Verb::Apply(v) => v.run(&global).await,
             Verb::Get(v) => v.run(&global).await,
             Verb::Describe(v) => v.run(&global).await,
+            Verb::Explain(v) => v.run(&global).await,
             Verb::Delete(v) => v.run(&global).await,
             Verb::Create(v) => v.run(&global).await,
             Verb::Resume(v) => v.run(&global).await,
@@ -148,6 +158,9 @@ pub(crate) fn run() -> Outcome {
             Verb::Suspend(v) => v.run(&global, verb::lifecycle::Parking::Suspend).await,
             Verb::Logs(v) => v.run(&global).await,
             Verb::Sandbox(v) => v.run(&global).await,
+            Verb::Token(v) => v.run(&global).await,
+            Verb::Certs(v) => v.run(),
+            Verb::Crd(v) => v.run(),
             Verb::Doctor(v) => v.run(),
             Verb::Completion(v) => v.run(),
         }

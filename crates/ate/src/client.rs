@@ -5,25 +5,23 @@ use std::time::Duration;
 use ate_api::{
     Error, Reason,
     ateapi::{ActorRef, control_client::ControlClient},
+    resource::Explanation,
     v1::{
-        self, assets_client::AssetsClient, logs_client::LogsClient, resources_client::ResourcesClient,
-        snapshots_client::SnapshotsClient,
+        self, assets_client::AssetsClient, choices_client::ChoicesClient, logs_client::LogsClient,
+        resources_client::ResourcesClient, revocations_client::RevocationsClient, rollouts_client::RolloutsClient,
+        snapshots_client::SnapshotsClient, tokens_client::TokensClient, usage_client::UsageClient,
     },
 };
 use serde_json::Value;
-use tonic::{
-    Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::Streaming;
 
 use crate::{
+    connection::{Channel, Server},
     failure::{Failure, Outcome, Trying as _},
     kind::{Kind, Scope, closest},
     target::Target,
 };
 
-/// Time to reach a server; it is on this machine or near.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a call that only reads or writes records.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Objects asked for at a time; 1 MiB each at most, usually 1 KiB.
@@ -76,26 +74,8 @@ pub(crate) enum Change {
 }
 
 impl Client {
-    /// Connects to `http://HOST:PORT` or `unix:/PATH`.
-    pub(crate) async fn connect(server: &str) -> Outcome<Client> {
-        let what = || format!("cannot reach the server at {server}");
-        let address = match server {
-            s if s.contains("://") || s.starts_with("unix:") => s.to_owned(),
-            s => format!("http://{s}"),
-        };
-        let endpoint = Endpoint::try_from(address)
-            .map_err(|e| Error::new(Reason::Invalid, e.to_string()).hint("write http://HOST:PORT or unix:/PATH"))
-            .trying(what)?
-            .connect_timeout(CONNECT_TIMEOUT);
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|e| {
-                Error::new(Reason::Unavailable, cause(&e))
-                    .hint("start one with `ate up`, or name it with --server or ATE_SERVER")
-            })
-            .trying(what)?;
-        Ok(Client { channel })
+    pub(crate) async fn connect(server: &Server) -> Outcome<Client> {
+        Ok(Client { channel: server.connect().await? })
     }
 
     fn resources(&self) -> ResourcesClient<Channel> {
@@ -109,6 +89,19 @@ impl Client {
     }
     pub(crate) fn logs(&self) -> LogsClient<Channel> {
         LogsClient::new(self.channel.clone())
+    }
+    pub(crate) fn usage(&self) -> UsageClient<Channel> {
+        UsageClient::new(self.channel.clone())
+    }
+    pub(crate) fn revocations(&self) -> RevocationsClient<Channel> {
+        RevocationsClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+    pub(crate) fn tokens(&self) -> TokensClient<Channel> {
+        TokensClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn rollouts(&self) -> RolloutsClient<Channel> {
+        RolloutsClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// Every object of a kind, by space and name.
@@ -171,11 +164,50 @@ impl Client {
         }
     }
 
-    /// Deletes an object that was applied.
-    pub(crate) async fn delete(&self, target: &Target) -> Outcome {
-        let request = v1::DeleteRequest { r#ref: Some(reference(target)) };
+    /// Deletes an object that was applied. `force`: revokes its binaries instead, if it is in use.
+    pub(crate) async fn delete(&self, target: &Target, force: bool) -> Outcome {
+        let request = v1::DeleteRequest { r#ref: Some(reference(target)), force };
         self.resources().delete(timed(request, CALL_TIMEOUT)).await.trying(|| format!("cannot delete {target}"))?;
         Ok(())
+    }
+
+    /// Which sandbox an object gets and why: as facts, and as the server wrote them.
+    pub(crate) async fn explain(&self, target: &Target) -> Outcome<(Explanation, Value)> {
+        let what = || format!("cannot explain {target}");
+        let answer = ChoicesClient::new(self.channel.clone()).explain(timed(reference(target), CALL_TIMEOUT)).await;
+        let json = match answer.trying(what) {
+            Ok(answer) => answer.into_inner().json,
+            Err(failure) if failure.reason() == Some(Reason::NotFound) => {
+                return Err(self.suggest(failure, target).await);
+            }
+            Err(failure) => return Err(failure),
+        };
+        let unread =
+            |e: serde_json::Error| Error::new(Reason::Internal, format!("the server sent something else: {e}"));
+        let value: Value = serde_json::from_slice(&json).map_err(unread).trying(what)?;
+        Ok((serde_json::from_value(value.clone()).map_err(unread).trying(what)?, value))
+    }
+
+    pub(crate) async fn set_default_class(
+        &self,
+        request: v1::SetDefaultClassRequest,
+        whose: &str,
+    ) -> Outcome<v1::SetDefaultResponse> {
+        let what = match request.sandbox_class.as_str() {
+            "" => format!("cannot take the default class from {whose}"),
+            class => format!("cannot make {class} the default class of {whose}"),
+        };
+        let done = ChoicesClient::new(self.channel.clone()).set_default_class(timed(request, CALL_TIMEOUT)).await;
+        Ok(done.trying(|| what)?.into_inner())
+    }
+
+    pub(crate) async fn set_default_config(
+        &self,
+        request: v1::SetDefaultConfigRequest,
+    ) -> Outcome<v1::SetDefaultResponse> {
+        let what = format!("cannot make sandboxconfig/{} the default of its class", request.name);
+        let done = ChoicesClient::new(self.channel.clone()).set_default_config(timed(request, CALL_TIMEOUT)).await;
+        Ok(done.trying(|| what)?.into_inner())
     }
 
     pub(crate) async fn watch(&self, target: &Target) -> Outcome<Watch> {
@@ -239,13 +271,4 @@ fn reference(target: &Target) -> v1::ObjectRef {
         namespace: target.space.clone(),
         name: target.name.clone().unwrap_or_default(),
     }
-}
-
-/// The innermost cause: "transport error" alone tells nobody anything.
-fn cause(e: &dyn std::error::Error) -> String {
-    let mut e = e;
-    while let Some(source) = e.source() {
-        e = source;
-    }
-    e.to_string().to_lowercase()
 }

@@ -14,6 +14,7 @@ pub(crate) enum Kind {
     Worker,
     Snapshot,
     Asset,
+    Token,
 }
 
 /// What an object's name is unique in.
@@ -26,7 +27,7 @@ pub(crate) enum Scope {
 
 impl Kind {
     /// In the order they must be applied: what is needed comes before what needs it.
-    pub(crate) const ALL: [Kind; 8] = [
+    pub(crate) const ALL: [Kind; 9] = [
         Kind::Atespace,
         Kind::SandboxConfig,
         Kind::WorkerPool,
@@ -35,6 +36,7 @@ impl Kind {
         Kind::Worker,
         Kind::Snapshot,
         Kind::Asset,
+        Kind::Token,
     ];
 
     /// As in the `kind` field of an object.
@@ -48,6 +50,7 @@ impl Kind {
             Kind::Worker => "Worker",
             Kind::Snapshot => "Snapshot",
             Kind::Asset => "Asset",
+            Kind::Token => "Token",
         }
     }
 
@@ -62,6 +65,7 @@ impl Kind {
             Kind::Worker => &["worker", "workers"],
             Kind::Snapshot => &["snapshot", "snapshots", "snap"],
             Kind::Asset => &["asset", "assets"],
+            Kind::Token => &["token", "tokens"],
         }
     }
 
@@ -71,7 +75,9 @@ impl Kind {
 
     pub(crate) fn scope(self) -> Scope {
         match self {
-            Kind::Atespace | Kind::SandboxConfig | Kind::Asset | Kind::Snapshot | Kind::Worker => Scope::Cluster,
+            Kind::Atespace | Kind::SandboxConfig | Kind::Asset | Kind::Snapshot | Kind::Worker | Kind::Token => {
+                Scope::Cluster
+            }
             Kind::WorkerPool | Kind::ActorTemplate => Scope::Namespace,
             Kind::Actor => Scope::Atespace,
         }

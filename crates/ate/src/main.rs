@@ -2,10 +2,14 @@
 //! Installed under the name `kubectl-ate` it is the kubectl plugin `kubectl ate`.
 #![forbid(unsafe_code)]
 
+mod certs;
 mod cli;
 mod client;
+mod cluster;
+mod connection;
 mod documents;
 mod failure;
+mod in_cluster;
 mod kind;
 mod programs;
 mod progress;

@@ -35,6 +35,13 @@ impl Progress {
         })
     }
 
+    /// Something of so many parts.
+    pub(crate) fn parts(label: impl Into<String>, total: u64) -> Progress {
+        Self::begin(label.into(), || {
+            ProgressBar::new(total).with_style(style("{prefix}  [{bar:30}] {pos}/{len}  {msg} ({elapsed})"))
+        })
+    }
+
     fn begin(label: String, bar: impl FnOnce() -> ProgressBar) -> Progress {
         let bar = std::io::stderr().is_terminal().then(|| bar().with_prefix(label.clone()));
         Progress { bar, label, last: String::new(), begun: Instant::now() }
@@ -49,6 +56,14 @@ impl Progress {
         match &self.bar {
             Some(bar) => bar.set_message(message.to_owned()),
             None => eprintln!("{}: {message}", self.label),
+        }
+    }
+
+    /// So many of so many; the total may change.
+    pub(crate) fn set(&self, done: u64, total: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done);
         }
     }
 

@@ -9,13 +9,19 @@ use std::{
 const NOBODY: &str = "http://127.0.0.1:1";
 
 fn ate(args: &[&str]) -> Output {
-    run(Command::new(env!("CARGO_BIN_EXE_ate")).args(args))
+    run(clean().args(args))
+}
+
+/// The program, in an environment that says nothing of a server.
+fn clean() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ate"));
+    std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ATE_")).for_each(|(name, _)| {
+        command.env_remove(name);
+    });
+    command
 }
 
 fn run(command: &mut Command) -> Output {
-    for name in ["ATE_SERVER", "ATE_ATESPACE", "ATE_NAMESPACE", "ATE_DATA_DIR", "ATE_CONFIG"] {
-        command.env_remove(name);
-    }
     command.output().expect("the program starts")
 }
 
@@ -45,6 +51,11 @@ fn help_names_every_verb_and_the_exit_codes() {
         "suspend",
         "logs",
         "sandbox",
+        "token",
+        "control",
+        "node",
+        "certs",
+        "crd",
         "doctor",
         "completion",
     ] {
@@ -55,7 +66,7 @@ fn help_names_every_verb_and_the_exit_codes() {
 
 #[test]
 fn as_a_kubectl_plugin_help_shows_what_the_user_typed() {
-    let help = run(Command::new(env!("CARGO_BIN_EXE_ate")).arg0("/usr/bin/kubectl-ate").args(["get", "--help"]));
+    let help = run(clean().arg0("/usr/bin/kubectl-ate").args(["get", "--help"]));
     assert!(stdout(&help).contains("Usage: kubectl ate get"), "{}", stdout(&help));
 }
 
@@ -87,6 +98,29 @@ fn without_a_server_the_error_says_how_to_get_one_and_ends_with_6() {
     let text = stderr(&output);
     assert!(text.starts_with(&format!("error: cannot reach the server at {NOBODY}: ")), "{text}");
     assert!(text.contains("\n  reason: UNAVAILABLE\n") && text.contains("ate up"), "{text}");
+}
+
+#[test]
+fn without_a_server_named_it_is_the_socket_of_the_data_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(clean().env("ATE_DATA_DIR", dir.path()).args(["get", "actors"]));
+    assert_eq!(output.status.code(), Some(6));
+    let socket = format!("unix:{}/ate.sock: ", dir.path().display());
+    assert!(stderr(&output).contains(&socket) && stderr(&output).contains("ate up"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_token_is_no_argument_and_crosses_no_network_unencrypted() {
+    assert_eq!(ate(&["--token", "ate_x", "get", "actors"]).status.code(), Some(2));
+    let far = run(clean().env("ATE_TOKEN", "ate_x").args(["--server", "http://192.0.2.1:7600", "get", "actors"]));
+    assert_eq!(far.status.code(), Some(2), "{}", stderr(&far));
+    assert!(stderr(&far).contains("https://"), "{}", stderr(&far));
+    let missing = ate(&["--server", NOBODY, "--token-file", "/nonexistent", "get", "actors"]);
+    assert_eq!(missing.status.code(), Some(3), "{}", stderr(&missing));
+    // What is wrong with a token is told without telling it.
+    let broken = run(clean().env("ATE_TOKEN", "secret\nsecret").args(["--server", NOBODY, "get", "actors"]));
+    assert_eq!(broken.status.code(), Some(2), "{}", stderr(&broken));
+    assert!(!stderr(&broken).contains("secret"), "{}", stderr(&broken));
 }
 
 #[test]

@@ -7,13 +7,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
-    process::Command,
     time::Duration,
 };
 
 use ate_api::{Error, Reason};
-use ateom::{Probed, process::Processes};
+use ateom::{Probed, process::Processes, program::Program};
 
 use crate::{
     config::{Config, Platform},
@@ -34,9 +32,10 @@ pub(crate) struct Binary {
 }
 
 impl Binary {
-    pub(crate) async fn ask(processes: &Processes, path: &Path) -> Result<Self, Error> {
+    pub(crate) async fn ask(processes: &Processes, program: &Program) -> Result<Self, Error> {
+        let path = program.path();
         let say = async |args: &[&str]| {
-            let mut command = Command::new(path);
+            let mut command = program.command(ASSET)?;
             command.args(args);
             let failed = |why: String| {
                 let message = format!("`{} {}` {why}", path.display(), args.join(" "));
@@ -131,6 +130,15 @@ mod tests {
             flags: names(flags),
             checkpoint_flags: names(checkpoint),
         }
+    }
+
+    #[test]
+    fn fuzz_what_a_binary_says_of_itself() {
+        ate_fuzz::Target::named("gvisor.flags").sample("flags", || FLAGS.into()).run(|bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            binary(&text, &text).platform(&Config::default())?;
+            Ok::<_, Error>(())
+        });
     }
 
     #[test]

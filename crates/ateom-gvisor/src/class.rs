@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use async_trait::async_trait;
 use ate_api::Error;
 use ate_sandbox::{Check, ClassDescriptor};
-use ateom::{Place, Probed, cli::Class, config, driver::Sandbox, process::Processes};
+use ateom::{Place, Probed, cli::Class, config, driver::Sandbox, process::Processes, program::Program};
 
 use crate::{binary::Binary, config::Config, describe, doctor, driver::GvisorDriver};
 
@@ -25,7 +25,8 @@ impl Class for Gvisor {
 
     async fn probe(processes: &Processes, sandbox: &Sandbox) -> Result<Probed, Error> {
         let (path, _) = config::asset(sandbox, describe::ASSET)?;
-        Binary::ask(processes, &path).await?.capabilities(&config::of::<Config>(sandbox)?)
+        // Nobody has hashed it: whoever calls names a path.
+        Binary::ask(processes, &Program::at(&path)?).await?.capabilities(&config::of::<Config>(sandbox)?)
     }
 
     fn driver(place: Place) -> GvisorDriver {

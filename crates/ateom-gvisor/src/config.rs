@@ -61,19 +61,29 @@ impl Default for Config {
 
 #[cfg(test)]
 mod tests {
-    use ate_api::{Error, Reason, id::Digest};
+    use ate_api::{Error, Reason};
     use ateom::driver::Sandbox;
 
     use super::*;
 
-    fn parse(json: &str) -> Result<Config, Error> {
-        let config_digest = Digest::of(json.as_bytes()).to_string();
-        ateom::config::of(&Sandbox { config_json: json.into(), config_digest, ..Sandbox::default() })
+    fn parse(json: impl Into<Vec<u8>>) -> Result<Config, Error> {
+        ateom::config::of(&Sandbox::with_config(json))
     }
 
     #[test]
     fn an_empty_configuration_means_the_defaults() {
         assert_eq!(parse("{}").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn fuzz_configurations() {
+        ate_fuzz::Target::named("gvisor.config")
+            .sample("full", || serde_json::to_vec(&Config::default()).unwrap())
+            .run(|bytes| {
+                let config = parse(bytes)?;
+                assert_eq!(parse(serde_json::to_vec(&config).unwrap()), Ok(config));
+                Ok::<_, Error>(())
+            });
     }
 
     #[test]

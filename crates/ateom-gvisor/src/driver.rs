@@ -10,10 +10,12 @@ use std::{
 
 use async_trait::async_trait;
 use ate_api::{Error, Reason};
+use ate_failpoint::step;
 use ateom::{
     Checkpoint, Checkpointed, Driver, Ended, Info, Place, Preparation, Probed, Snapshot, Source, Start, config, data,
     driver::{self as pb, Workload},
     network::Netns,
+    program::Program,
     readiness,
     steps::Steps,
 };
@@ -35,8 +37,8 @@ const RUN: &str = "/run/ateom";
 
 pub(crate) struct GvisorDriver {
     place: Place,
-    /// By digest: a binary is asked once.
-    binaries: HashMap<String, Arc<Binary>>,
+    /// By digest: a binary is opened, hashed and asked once.
+    binaries: HashMap<String, (Arc<Program>, Arc<Binary>)>,
     sandbox: Option<Sandbox>,
     /// What runs in it.
     last: Option<Start>,
@@ -50,19 +52,20 @@ impl GvisorDriver {
         GvisorDriver { place, binaries: HashMap::new(), sandbox: None, last: None, used: Vec::new(), count: 0 }
     }
 
-    async fn binary(&mut self, sandbox: &pb::Sandbox) -> Result<(PathBuf, Arc<Binary>), Error> {
+    async fn binary(&mut self, sandbox: &pb::Sandbox) -> Result<(Arc<Program>, Arc<Binary>), Error> {
         let (path, digest) = config::asset(sandbox, ASSET)?;
-        if let Some(binary) = self.binaries.get(digest) {
-            return Ok((path, binary.clone()));
+        if let Some(known) = self.binaries.get(digest) {
+            return Ok(known.clone());
         }
-        let binary = Arc::new(Binary::ask(&self.place.processes, &path).await?);
-        self.binaries.insert(digest.to_owned(), binary.clone());
-        Ok((path, binary))
+        let program = Arc::new(pinned(path, digest.to_owned()).await?);
+        let binary = Arc::new(Binary::ask(&self.place.processes, &program).await?);
+        self.binaries.insert(digest.to_owned(), (program.clone(), binary.clone()));
+        Ok((program, binary))
     }
 
     async fn build(&mut self, sandbox: &pb::Sandbox, workload: &Workload) -> Result<(), Error> {
         let config = config::of::<Config>(sandbox)?;
-        let (path, binary) = self.binary(sandbox).await?;
+        let (program, binary) = self.binary(sandbox).await?;
         if workload.containers.len() > 1 && !binary.is_modern() {
             let message = format!("runsc {} cannot save or restore more than one container", binary.version);
             return Err(Error::new(Reason::MissingCapability, message)
@@ -78,7 +81,7 @@ impl GvisorDriver {
             fs::create_dir_all(dir)
                 .map_err(|e| Error::new(Reason::SandboxFailed, format!("cannot create {}: {e}", dir.display())))?;
         }
-        let runsc = Runsc::new(path, binary, &config, &run, &disk, self.place.processes.clone())?;
+        let runsc = Runsc::new(program, binary, &config, &run, &disk, self.place.processes.clone())?;
         let netns = self.place.network.take().await?;
         let resolv_conf = self.place.resolv_conf.clone();
         let sandbox = self.sandbox.insert(Sandbox::new(runsc, run, disk, netns));
@@ -102,6 +105,12 @@ impl GvisorDriver {
     }
 }
 
+/// Hashing takes a tenth of a second.
+async fn pinned(path: PathBuf, digest: String) -> Result<Program, Error> {
+    let opened = tokio::task::spawn_blocking(move || Program::pinned(&path, &digest)).await;
+    opened.unwrap_or_else(|e| Err(Error::new(Reason::Internal, format!("opening runsc failed: {e}"))))
+}
+
 #[async_trait]
 impl Driver for GvisorDriver {
     fn info(&self) -> Info {
@@ -118,7 +127,7 @@ impl Driver for GvisorDriver {
         self.build(&preparation.sandbox, &preparation.workload).await?;
         let processes = self.place.processes.clone();
         let sandbox = self.sandbox()?;
-        if sandbox.can_wait() { sandbox.create(&processes).await } else { Ok(()) }
+        if sandbox.can_wait() { step!("gvisor.create", sandbox.create(&processes)) } else { Ok(()) }
     }
 
     async fn start(&mut self, start: &Start, steps: &mut Steps) -> Result<bool, Error> {
@@ -138,13 +147,14 @@ impl Driver for GvisorDriver {
                 (None, Some(PathBuf::from(archive)).filter(|_| !archive.is_empty()))
             }
         };
-        sandbox.admit(&start.activation, archive).await?;
+        step!("gvisor.admit", sandbox.admit(&start.activation, archive))?;
         steps.mark("admit");
         if !prepared && sandbox.can_wait() {
             sandbox.create(&processes).await?;
             steps.mark("create");
         }
-        match tokio::time::timeout_at(start.deadline, sandbox.go(image, &processes, steps)).await {
+        let go = async { step!("gvisor.go", sandbox.go(image, &processes, steps)) };
+        match tokio::time::timeout_at(start.deadline, go).await {
             Ok(result) => result?,
             Err(_) => return Err(readiness::not_ready(&sandbox.containers())),
         }
@@ -168,10 +178,10 @@ impl Driver for GvisorDriver {
     }
 
     async fn reset(&mut self) -> Result<(), Error> {
-        let killed = self.place.processes.kill_all(KILL).await;
+        let killed = step!("gvisor.kill", self.place.processes.kill_all(KILL), plain);
         killed.map_err(|e| Error::new(Reason::SandboxFailed, format!("the sandbox's processes {e}")))?;
         if let Some(sandbox) = self.sandbox.take() {
-            let netns = sandbox.remove(&self.trash()).await;
+            let netns = step!("gvisor.remove", sandbox.remove(&self.trash()), plain);
             self.used.push(netns);
         }
         Ok(())

@@ -15,11 +15,13 @@ use ate_api::{Error, Reason};
 use ateom::{
     logs::Stdio as ContainerStdio,
     process::{Exit, Processes, Watch},
+    program::Program,
 };
 
 use crate::{
     binary::Binary,
     config::{Compression, Config, RootfsOverlay},
+    describe::ASSET,
 };
 
 /// Error texts of runsc can be dumps of many KiB; the cause is at the beginning.
@@ -28,7 +30,7 @@ const MAX_ERROR: usize = 500;
 /// A binary under a configuration, for one sandbox.
 #[derive(Debug, Clone)]
 pub(crate) struct Runsc {
-    path: PathBuf,
+    program: Arc<Program>,
     pub(crate) binary: Arc<Binary>,
     flags: Vec<String>,
     pub(crate) compression: Compression,
@@ -39,7 +41,7 @@ pub(crate) struct Runsc {
 impl Runsc {
     /// `run` is on a tmpfs, short and the sandbox's own; `disk` is on disk.
     pub(crate) fn new(
-        path: PathBuf,
+        program: Arc<Program>,
         binary: Arc<Binary>,
         config: &Config,
         run: &Path,
@@ -71,14 +73,14 @@ impl Runsc {
         if config.debug_log {
             flags.extend(["--debug".into(), format!("--debug-log={}/", disk.join("debug").display())]);
         }
-        Ok(Runsc { path, binary, flags, compression: config.compression, log, processes })
+        Ok(Runsc { program, binary, flags, compression: config.compression, log, processes })
     }
 
-    fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(&self.path);
+    fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Command, Error> {
+        let mut command = self.program.command(ASSET)?;
         command.args(&self.flags).args(args).env_clear().current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command
+        Ok(command)
     }
 
     /// Starts a call and leaves it running.
@@ -87,8 +89,9 @@ impl Runsc {
         args: impl IntoIterator<Item = S>,
         stdio: Option<&ContainerStdio>,
     ) -> Result<Call, Error> {
-        let mut command = self.command(args);
-        let failed = |e| Error::new(Reason::SandboxFailed, format!("cannot start {}: {e}", self.path.display()));
+        let mut command = self.command(args)?;
+        let path = self.program.path().display();
+        let failed = |e| Error::new(Reason::SandboxFailed, format!("cannot start {path}: {e}"));
         if let Some(stdio) = stdio {
             command.stdout(stdio.stdout.try_clone().map_err(failed)?);
             command.stderr(stdio.stderr.try_clone().map_err(failed)?);
@@ -161,6 +164,21 @@ struct LogLine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fuzz_logs_of_runsc() {
+        ate_fuzz::Target::named("gvisor.messages")
+            .sample("error", || {
+                let line =
+                    |level: &str| serde_json::json!({"msg": "cause: ä\ngoroutine 1", "level": level}).to_string();
+                [line("error"), line("debug")].join("\n").into_bytes()
+            })
+            .run(|bytes| {
+                let said = explain(&String::from_utf8_lossy(bytes));
+                assert!(said.len() <= MAX_ERROR && !said.contains('\n'));
+                if said == "it did not say why" { Err(said) } else { Ok(()) }
+            });
+    }
 
     #[test]
     fn the_cause_is_the_last_error_in_the_log_and_short() {

@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod leftovers;
+pub mod pod;
 pub mod tmpfs;
 
 use std::{

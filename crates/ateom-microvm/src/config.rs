@@ -66,3 +66,26 @@ impl Default for Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ate_api::Error;
+    use ateom::driver::Sandbox;
+
+    use super::*;
+
+    fn parse(json: impl Into<Vec<u8>>) -> Result<Config, Error> {
+        ateom::config::of(&Sandbox::with_config(json))
+    }
+
+    #[test]
+    fn fuzz_configurations() {
+        ate_fuzz::Target::named("microvm.config")
+            .sample("full", || serde_json::to_vec(&Config::default()).unwrap())
+            .run(|bytes| {
+                let config = parse(bytes)?;
+                assert_eq!(parse(serde_json::to_vec(&config).unwrap()), Ok(config));
+                Ok::<_, Error>(())
+            });
+    }
+}

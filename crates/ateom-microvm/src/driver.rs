@@ -12,13 +12,14 @@ use ateom::{
 
 use crate::{
     binary::Binary,
-    describe::{CLASS, DRIVER, KERNEL, VMM},
+    describe::{CLASS, DRIVER, INITRD, KERNEL, VMM},
     error::{blocking, failed},
     idle::{Golden, Idle, Taken, network},
     logs::ContainerEnd,
     machine::{self, Machine},
     plan::Plan,
     record::{MEMORY, Record},
+    seen::Seen,
     tsc,
     vmm::{Vmm, Words},
 };
@@ -27,6 +28,8 @@ use crate::{
 const KILL: Duration = Duration::from_secs(30);
 /// A golden snapshot that takes longer to get going is not worth waiting for ahead of time.
 const STANDBY: Duration = Duration::from_secs(20);
+/// Times that a standby goes on and is held again. Much of what it runs after it was held is new to it the first time.
+const WARM_UPS: usize = 2;
 
 pub(crate) struct MicrovmDriver {
     place: Place,
@@ -66,14 +69,17 @@ impl MicrovmDriver {
     }
 
     async fn plan(&mut self, sandbox: &Sandbox, workload: &Workload) -> Result<Plan, Error> {
-        Plan::new(sandbox, workload, self.binary(sandbox).await?)
+        let path = |name| config::asset(sandbox, name).map(|(path, _)| path);
+        // First, because asking the binary takes its time.
+        let seen = Seen::of(&[&path(VMM)?, &path(KERNEL)?, &path(INITRD)?])?;
+        Plan::new(sandbox, workload, self.binary(sandbox).await?, seen)
     }
 
     /// A machine without contents. `boot`: for the kernel, at this rate of the time stamp counter.
     async fn launch(&mut self, plan: &Plan, boot: Option<u64>) -> Result<Vmm, Error> {
         let tap = self.place.network.tap().await.map_err(network)?;
         self.words = Words::default();
-        let vmm = Vmm::launch(&plan.launch(boot), &self.place.processes, tap).await?;
+        let vmm = Vmm::launch(&plan.launch(boot)?, &self.place.processes, tap).await?;
         self.words = vmm.words();
         Ok(vmm)
     }
@@ -118,8 +124,10 @@ impl MicrovmDriver {
         let (vmm, _) = self.bound(plan, golden).await?;
         let mut machine = Machine::restore(vmm, plan, record, snapshot, snapshot.clone()).await?;
         self.place.network.connect(&machine.vmm.tap).await.map_err(network)?;
-        machine.go(None, &mut Steps::default()).await?;
-        machine.hold().await?;
+        for _ in 0..WARM_UPS {
+            machine.go(None, &mut Steps::default()).await?;
+            machine.hold().await?;
+        }
         self.place.network.disconnect(&machine.vmm.tap).await.map_err(network)?;
         Ok(machine)
     }

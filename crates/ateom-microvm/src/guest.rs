@@ -8,7 +8,7 @@ use std::time::Duration;
 use ate_api::Error;
 use ate_guest::{
     frame::{self, HEADER, Kind},
-    protocol::{Answer, MAX_ANSWER, MAX_DATA, Request},
+    protocol::{self, Answer, MAX_ANSWER, MAX_DATA, Request},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -44,7 +44,7 @@ impl Guest {
 
     /// Asks without waiting: the machine may not run yet.
     pub(crate) async fn tell(&mut self, request: &Request, deadline: Instant) -> Result<(), Error> {
-        let message = serde_json::to_vec(request).map_err(|e| failed(format!("cannot write a request: {e}")))?;
+        let message = protocol::encode(request).map_err(|e| failed(format!("cannot write a request: {e}")))?;
         self.write(Kind::Message, &message, deadline).await
     }
 
@@ -65,7 +65,7 @@ impl Guest {
         if kind != Kind::Message {
             return Err(failed("the guest agent sends data nobody asked for"));
         }
-        match serde_json::from_slice(&payload) {
+        match protocol::decode(&payload) {
             Ok(Answer::Failed { message }) => {
                 Err(failed(format!("the guest agent says: {}", message.chars().take(500).collect::<String>())))
             }
@@ -199,7 +199,7 @@ mod tests {
         let too_long = frame::header(Kind::Message, MAX_ANSWER + 1);
         let empty = frame::encode(Kind::Message, b"");
         let data = frame::encode(Kind::Data, b"x");
-        let half = &frame::encode(Kind::Message, b"{\"answer\":\"done\"}")[..9];
+        let half = &message(&Answer::Failed { message: "no".into() })[..HEADER + 2];
         for bytes in [&too_long[..], &empty, &data, half, &[0xff; 4096], b"\0\0\0\0\x09", b""] {
             assert!(hears(bytes).await.is_err(), "{bytes:?}");
         }
@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn message(answer: &Answer) -> Vec<u8> {
-        frame::encode(Kind::Message, &serde_json::to_vec(answer).unwrap())
+        frame::encode(Kind::Message, &protocol::encode(answer).unwrap())
     }
 
     #[tokio::test]
@@ -224,7 +224,7 @@ mod tests {
         let mut herder = Guest::new(ours);
         let (frozen, awake) = (message(&Answer::Frozen), message(&Answer::Awake));
         // Half of it in time, then nothing.
-        let (begin, end) = frozen.split_at(9);
+        let (begin, end) = frozen.split_at(HEADER);
         let asking = herder.ask(&Request::Freeze, Duration::from_millis(100));
         let (late, ()) = tokio::join!(asking, answer(&mut theirs, begin.to_vec()));
         assert_eq!(late.unwrap_err().reason, ate_api::Reason::DeadlineExceeded);
@@ -264,6 +264,45 @@ mod tests {
         drop(herder);
         guest.await.unwrap();
         sink.await.unwrap();
+    }
+
+    #[test]
+    fn fuzz_what_a_guest_sends() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        ate_fuzz::Target::named("microvm.guest-port")
+            .sample("answer", || message(&Answer::Frozen))
+            .sample("archive", || {
+                let data = |bytes: &[u8]| frame::encode(Kind::Data, bytes);
+                [data(&[7; 1000]), data(b"more"), data(b""), message(&Answer::Done)].concat()
+            })
+            .run(|bytes| {
+                runtime.block_on(async {
+                    let answer = told(bytes, async |herder| herder.ask(&Request::Hello, LIMIT).await.map(drop)).await;
+                    let archive = told(bytes, async |herder| {
+                        let (tx, mut rx) = pieces();
+                        let sink = async { while rx.recv().await.is_some() {} };
+                        tokio::join!(herder.receive(tx, 1 << 20, LIMIT), sink).0
+                    });
+                    archive.await.or(answer)
+                })
+            });
+    }
+
+    /// What comes of a question when the guest says this and no more.
+    async fn told(bytes: &[u8], ask: impl AsyncFnOnce(&mut Guest) -> Result<(), Error>) -> Result<(), Error> {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let says = async {
+            let _ = theirs.write_all(bytes).await;
+            let _ = theirs.shutdown().await;
+            let _ = theirs.read_to_end(&mut Vec::new()).await;
+        };
+        let asks = async {
+            let mut herder = Guest::new(ours);
+            let result = ask(&mut herder).await;
+            assert!(herder.begun.capacity() <= 2 * (HEADER + MAX_DATA));
+            result
+        };
+        tokio::join!(says, asks).1
     }
 
     proptest::proptest! {

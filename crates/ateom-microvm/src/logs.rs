@@ -2,7 +2,7 @@
 
 use ate_guest::{
     frame::{self, HEADER, Kind},
-    protocol::{Event, MAX_DATA},
+    protocol::{self, Event, MAX_DATA},
 };
 use ateom::{
     driver::{Activation, Workload},
@@ -104,7 +104,7 @@ async fn copy(
                 to.write_all(text).await.map_err(|e| e.to_string())?;
             }
             (Kind::Message, message) => {
-                let event: Event = serde_json::from_slice(message).map_err(|e| e.to_string())?;
+                let event: Event = protocol::decode(message).map_err(|e| e.to_string())?;
                 let Event::Exited { container, code, signal } = event;
                 if container == 0 {
                     let end = signal.map_or(ContainerEnd::Code(code.unwrap_or(-1)), ContainerEnd::Signal);
@@ -146,7 +146,7 @@ mod tests {
     async fn lines_and_ends_of_containers_arrive() {
         let line = frame::encode(Kind::Log, &[&[0, 1][..], b"hello\n"].concat());
         let exited = Event::Exited { container: 0, code: Some(3), signal: None };
-        let end = frame::encode(Kind::Message, &serde_json::to_vec(&exited).unwrap());
+        let end = frame::encode(Kind::Message, &protocol::encode(&exited).unwrap());
         let (log, ended) = told(&[line, end].concat()).await;
         assert!(log.contains("hello"), "{log}");
         assert_eq!(ended, Some(ContainerEnd::Code(3)));

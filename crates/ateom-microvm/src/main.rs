@@ -17,6 +17,7 @@ mod machine;
 mod memory;
 mod plan;
 mod record;
+mod seen;
 #[cfg(test)]
 mod testing;
 mod trial;

@@ -15,6 +15,7 @@ use crate::{
     binary::Binary,
     config::Config,
     describe::{INITRD, KERNEL, VMM},
+    seen::Seen,
     vmm::{Kernel, Launch, disk_serial},
 };
 
@@ -38,10 +39,11 @@ pub(crate) struct Plan {
     pub(crate) images: Vec<ImageFile>,
     kernel: PathBuf,
     initrd: PathBuf,
+    seen: Seen,
 }
 
 impl Plan {
-    pub(crate) fn new(sandbox: &Sandbox, workload: &Workload, binary: Arc<Binary>) -> Result<Self, Error> {
+    pub(crate) fn new(sandbox: &Sandbox, workload: &Workload, binary: Arc<Binary>, seen: Seen) -> Result<Self, Error> {
         workload::check(workload)?;
         if workload.containers.len() > MAX_CONTAINERS {
             let message = format!("{} containers; a machine takes {MAX_CONTAINERS}", workload.containers.len());
@@ -68,6 +70,7 @@ impl Plan {
             images,
             kernel,
             initrd,
+            seen,
         })
     }
 
@@ -79,15 +82,16 @@ impl Plan {
         self.images.iter().map(|i| PathBuf::from(&i.path)).collect()
     }
 
-    /// How to launch a machine: to boot the kernel, or to wait for a state.
-    pub(crate) fn launch(&self, tsc_khz_to_boot: Option<u64>) -> Launch<'_> {
-        Launch {
+    /// How to launch a machine: to boot the kernel, or to wait for a state. Only from the files that the call came with.
+    pub(crate) fn launch(&self, tsc_khz_to_boot: Option<u64>) -> Result<Launch<'_>, Error> {
+        self.seen.check()?;
+        Ok(Launch {
             files: &self.binary.files,
             config: &self.config,
             accelerator: self.binary.accelerator,
             disks: self.images.len(),
             kernel: tsc_khz_to_boot.map(|tsc_khz| Kernel { kernel: &self.kernel, initrd: &self.initrd, tsc_khz }),
-        }
+        })
     }
 
     /// What the agent is told after a boot.

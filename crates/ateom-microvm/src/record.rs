@@ -22,7 +22,7 @@ pub(crate) const PAGES: &str = "pages";
 pub(crate) const RECORD_TYPE: &str = "application/vnd.ate.microvm.machine.v1+json";
 pub(crate) const DEVICES_TYPE: &str = "application/vnd.ate.microvm.devices.v1";
 pub(crate) const MEMORY_TYPE: &str = "application/vnd.ate.microvm.memory.v1";
-pub(crate) const PAGES_TYPE: &str = "application/vnd.ate.microvm.pages.v1";
+pub(crate) const PAGES_TYPE: &str = "application/vnd.ate.microvm.pages.v2";
 
 const FORMAT: u32 = 1;
 /// What any state of a QEMU machine begins with.
@@ -140,4 +140,42 @@ pub(crate) fn devices(dir: &Path) -> Result<Vec<u8>, Error> {
 
 fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fuzz_records_and_states_of_machines() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        ate_fuzz::Target::named("microvm.machine")
+            .sample("record", || {
+                let record = Record {
+                    format: FORMAT,
+                    vmm: "0".repeat(64),
+                    vmm_version: "10.0.2".into(),
+                    machine: Machine::Microvm,
+                    accelerator: "tcg".into(),
+                    cpu: "qemu64".into(),
+                    cpus: 1,
+                    memory_bytes: 256 << 20,
+                    tsc_khz: 2_000_000,
+                    guest_protocol: protocol::VERSION,
+                    disks: vec![("main".into(), "1".repeat(64))],
+                };
+                serde_json::to_vec(&record).unwrap()
+            })
+            .sample("state", || [STATE, &[0; 60]].concat())
+            .run(|bytes| {
+                [RECORD, DEVICES].iter().for_each(|name| std::fs::write(dir.path().join(name), bytes).unwrap());
+                let state = devices(dir.path());
+                let record = Record::read(dir.path());
+                if let Ok(record) = &record {
+                    record.write(dir.path())?;
+                    assert_eq!(Record::read(dir.path()).as_ref(), Ok(record));
+                }
+                state.map(drop).or(record.map(drop))
+            });
+    }
 }

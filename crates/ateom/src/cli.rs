@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ate_api::{Error, Reason, id::Digest};
+use ate_api::{Error, Reason};
 use ate_sandbox::{Check, ClassDescriptor};
 use clap::{Parser, Subcommand};
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use crate::{
     driver::Sandbox,
     process::Processes,
     sandbox::{Driver, Probed},
-    serve::{self, Place, ServeArgs},
+    serve::{self, Given, Place, ServeArgs},
 };
 
 /// A configuration and a few paths.
@@ -91,15 +91,19 @@ struct Serve {
     /// Directory for what must lie on disk; not below /run.
     #[arg(long)]
     work_dir: PathBuf,
-    /// Network interface the node agent puts into this worker's network namespace.
+    /// The worker's network interface: the one the node agent puts into its network namespace, or the pod's.
     #[arg(long, default_value = "eth0")]
     interface: String,
     /// The worker's address and prefix length, for example 10.88.0.2/16.
-    #[arg(long, value_parser = address)]
-    address: (Ipv4Addr, u8),
+    #[arg(long, value_parser = address, required_unless_present = "pod")]
+    address: Option<(Ipv4Addr, u8)>,
     /// The worker's default route; without it actors cannot reach beyond their network.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "pod")]
     gateway: Option<Ipv4Addr>,
+    /// The worker is a pod: use the network this is started in, outlive the node agent, and when asked to end, wait for the
+    /// actor to leave.
+    #[arg(long, conflicts_with = "address")]
+    pod: bool,
     /// Set by the herder itself for its process inside the namespaces.
     #[arg(long, hide = true)]
     inside: bool,
@@ -157,8 +161,7 @@ fn serve<C: Class>(args: Serve) -> ExitCode {
         socket: args.socket,
         work_dir,
         interface: args.interface,
-        address: args.address,
-        gateway: args.gateway,
+        given: args.address.filter(|_| !args.pod).map(|address| Given { address, gateway: args.gateway }),
         inside: args.inside,
     };
     serve::serve(&args, C::driver)
@@ -182,12 +185,10 @@ fn probe<C: Class>() -> Result<Probed, Error> {
     let input: ProbeInput = serde_json::from_str(&text).map_err(|e| bad(&e))?;
     let config_json = serde_json::to_vec(&input.config).map_err(|e| bad(&e))?;
     let sandbox = Sandbox {
-        config_digest: Digest::of(&config_json).to_string(),
-        config_json,
         // Nobody has hashed them; each path stands for itself.
         asset_digests: input.assets.clone().into_iter().collect(),
         asset_paths: input.assets.into_iter().collect(),
-        ..Sandbox::default()
+        ..Sandbox::with_config(config_json)
     };
     let failed = |e: std::io::Error| Error::new(Reason::Internal, e.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;

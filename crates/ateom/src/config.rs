@@ -15,6 +15,14 @@ const MAX_BYTES: usize = 64 * 1024;
 #[serde(deny_unknown_fields)]
 pub struct NoSettings {}
 
+impl Sandbox {
+    /// These settings under the digest that names them, and no assets.
+    pub fn with_config(config_json: impl Into<Vec<u8>>) -> Self {
+        let config_json = config_json.into();
+        Sandbox { config_digest: Digest::of(&config_json).to_string(), config_json, ..Sandbox::default() }
+    }
+}
+
 /// Reads the configuration of a sandbox; refuses one whose bytes are not those the digest names (I4).
 pub fn of<T: DeserializeOwned>(sandbox: &Sandbox) -> Result<T, Error> {
     let object = format!("sandboxconfig/{}", sandbox.config_name);
@@ -54,9 +62,7 @@ mod tests {
 
     #[test]
     fn bytes_that_differ_from_the_digest_are_refused() {
-        let json = b"{}".to_vec();
-        let mut sandbox =
-            Sandbox { config_digest: Digest::of(&json).to_string(), config_json: json, ..Sandbox::default() };
+        let mut sandbox = Sandbox::with_config("{}");
         of::<BTreeMap<String, bool>>(&sandbox).unwrap();
         sandbox.config_json = b"{\"gso\":false}".to_vec();
         assert!(of::<BTreeMap<String, bool>>(&sandbox).unwrap_err().message.contains("digest"));

@@ -8,11 +8,14 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod doctor;
+#[cfg(test)]
+mod fuzz;
 pub mod identity;
 pub mod logs;
 pub mod namespaces;
 pub mod network;
 pub mod process;
+pub mod program;
 pub mod readiness;
 pub mod rootfs;
 pub mod sandbox;

@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitCode, Stdio},
     time::Duration,
 };
@@ -21,8 +21,6 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-/// Time the herder gets to end its actor after SIGTERM before it is killed.
-const GRACE: Duration = Duration::from_secs(10);
 /// Enough for netns files, bundles, runsc's state and the few files that overlay a root filesystem.
 const RUN_SIZE: &str = "size=64m,mode=0755";
 
@@ -33,21 +31,21 @@ pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(flags & !UnshareFlags::FILES) }.map_err(Into::into)
 }
 
-/// Runs `/proc/self/exe ARGS` as PID 1 of a new pid namespace, announces its pid on stdout, and waits for its end.
-/// Must be called before the process has any other thread.
-pub fn shim(inner_args: &[std::ffi::OsString], scratch: &Path, socket: &Path) -> ExitCode {
+/// Runs `/proc/self/exe ARGS` as PID 1 of a new pid namespace, announces its pid on stdout, and waits for its end: after
+/// SIGTERM no longer than `grace`, if there is one. Must be called before the process has any other thread.
+pub fn shim(inner_args: &[std::ffi::OsString], leftovers: &[PathBuf], grace: Option<Duration>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return fail("start the runtime", &e),
     };
-    let code = runtime.block_on(supervise(inner_args));
-    for leftover in [scratch, socket] {
+    let code = runtime.block_on(supervise(inner_args, grace));
+    for leftover in leftovers {
         let _ = if leftover.is_dir() { fs::remove_dir_all(leftover) } else { fs::remove_file(leftover) };
     }
     code
 }
 
-async fn supervise(inner_args: &[std::ffi::OsString]) -> ExitCode {
+async fn supervise(inner_args: &[std::ffi::OsString], grace: Option<Duration>) -> ExitCode {
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         return fail("listen for signals", &io::Error::last_os_error());
     };
@@ -76,7 +74,7 @@ async fn supervise(inner_args: &[std::ffi::OsString]) -> ExitCode {
             if let Some(pid) = child.id().and_then(|p| rustix::process::Pid::from_raw(p.cast_signed())) {
                 let _ = rustix::process::kill_process(pid, Signal::TERM);
             }
-            match tokio::time::timeout(GRACE, child.wait()).await {
+            match tokio::time::timeout(grace.unwrap_or(Duration::MAX), child.wait()).await {
                 Ok(status) => status,
                 Err(_) => {
                     let _ = child.start_kill();
@@ -98,9 +96,11 @@ pub(crate) struct Inside {
 }
 
 /// The first thing the inner process does, still with one thread: builds the namespaces, tells the shim.
-pub(crate) fn enter(socket: &Path) -> io::Result<Inside> {
+///
+/// `network`: a network namespace of its own too.
+pub(crate) fn enter(socket: &Path, network: bool) -> io::Result<Inside> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    unshare(UnshareFlags::NEWNS | UnshareFlags::NEWNET)?;
+    unshare(if network { UnshareFlags::NEWNS | UnshareFlags::NEWNET } else { UnshareFlags::NEWNS })?;
     rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
 
     // Both before /run is covered: either may lie there.

@@ -20,12 +20,15 @@ use ate_api::{Error, Reason};
 use futures::TryStreamExt;
 use rtnetlink::{
     Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
-    packet_route::link::{InfoData, InfoVeth},
+    packet_route::{
+        address::AddressAttribute,
+        link::{InfoData, InfoVeth},
+    },
 };
 use rustix::{mount::UnmountFlags, thread::UnshareFlags};
 use tokio::time::{Instant, sleep};
 
-use crate::{namespaces::unshare, process::Processes};
+use crate::{namespaces::unshare, process::Processes, serve::Given};
 
 /// The actor's address, on every worker.
 pub const ACTOR_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 17, 2);
@@ -66,13 +69,12 @@ fn os(what: &'static str) -> impl Fn(io::Error) -> NetworkError {
     move |cause| NetworkError::Io { what, cause }
 }
 
-/// The worker's own interface, as the node agent says it must be.
+/// The worker's own interface.
 #[derive(Debug, Clone)]
 pub struct WorkerInterface {
     pub name: String,
-    pub address: Ipv4Addr,
-    pub prefix: u8,
-    pub gateway: Option<Ipv4Addr>,
+    /// What the node agent says it must be; none: it is complete already, and a pod's.
+    pub given: Option<Given>,
 }
 
 /// The network namespace of one sandbox.
@@ -104,7 +106,7 @@ pub fn open_connections() -> io::Result<Vec<String>> {
     Ok(parse_conntrack(&fs::read_to_string("/proc/net/nf_conntrack")?))
 }
 
-fn parse_conntrack(table: &str) -> Vec<String> {
+pub(crate) fn parse_conntrack(table: &str) -> Vec<String> {
     let actor = format!("src={ACTOR_ADDRESS}");
     let open = |line: &str| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -121,6 +123,7 @@ fn parse_conntrack(table: &str) -> Vec<String> {
 /// Makes the namespaces of a worker's sandboxes, one after the other.
 pub struct ActorNetwork {
     handle: Handle,
+    address: Ipv4Addr,
     count: u32,
     spare: Option<Netns>,
 }
@@ -145,14 +148,25 @@ impl ActorNetwork {
             }
             sleep(LINK_POLL).await;
         };
-        let add = handle.address().add(link, IpAddr::V4(interface.address), interface.prefix).replace();
-        add.execute().await.map_err(netlink("set the worker's address"))?;
-        up(&handle, link).await?;
-        if let Some(gateway) = interface.gateway {
-            default_route(&handle, gateway).await?;
-        }
-        translate(interface, processes).await?;
-        Ok(ActorNetwork { handle, count: 0, spare: None })
+        let address = match interface.given {
+            None => address_of(&handle, link).await?.ok_or_else(|| no_link(&interface.name, limit))?,
+            Some(Given { address: (address, prefix), gateway }) => {
+                let add = handle.address().add(link, IpAddr::V4(address), prefix).replace();
+                add.execute().await.map_err(netlink("set the worker's address"))?;
+                up(&handle, link).await?;
+                if let Some(gateway) = gateway {
+                    default_route(&handle, gateway).await?;
+                }
+                address
+            }
+        };
+        translate(&interface.name, address, processes).await?;
+        Ok(ActorNetwork { handle, address, count: 0, spare: None })
+    }
+
+    /// The worker's.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
     }
 
     /// Makes the next namespace unless it is there. Off the clock.
@@ -231,6 +245,21 @@ async fn find(handle: &Handle, name: &str) -> Result<Option<u32>, NetworkError> 
     }
 }
 
+/// The first IPv4 address of a link.
+async fn address_of(handle: &Handle, link: u32) -> Result<Option<Ipv4Addr>, NetworkError> {
+    let mut addresses = handle.address().get().set_link_index_filter(link).execute();
+    while let Some(address) = addresses.try_next().await.map_err(netlink("list the worker's addresses"))? {
+        let v4 = address.attributes.into_iter().find_map(|a| match a {
+            AddressAttribute::Address(IpAddr::V4(address)) => Some(address),
+            _ => None,
+        });
+        if v4.is_some() {
+            return Ok(v4);
+        }
+    }
+    Ok(None)
+}
+
 async fn up(handle: &Handle, link: u32) -> Result<(), NetworkError> {
     let up = LinkUnspec::new_with_index(link).up().build();
     handle.link().change(up).execute().await.map_err(netlink("set the link up"))
@@ -298,10 +327,12 @@ async fn enter_new(path: PathBuf) -> io::Result<Handle> {
 
 /// Every TCP port of the worker's address leads to the actor. Masquerade both ways: the actor only ever sees its
 /// gateway, so nothing of the place it runs at gets into its snapshots, and the world only ever sees the worker.
-async fn translate(interface: &WorkerInterface, processes: &Processes) -> Result<(), NetworkError> {
-    let WorkerInterface { name, address, .. } = interface;
+async fn translate(name: &str, address: Ipv4Addr, processes: &Processes) -> Result<(), NetworkError> {
+    // A herder that is started again finds the rules of the one before it, if the namespace is a pod's.
     let rules = format!(
-        "table ip ate {{
+        "table ip ate {{}}
+        delete table ip ate
+        table ip ate {{
             chain prerouting {{
                 type nat hook prerouting priority dstnat;
                 iifname \"{name}\" ip daddr {address} meta l4proto tcp dnat to {ACTOR_ADDRESS}

@@ -6,6 +6,7 @@ use ate_api::{Error, Reason};
 use futures::{Stream, StreamExt};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_stream::wrappers::BroadcastStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status as GrpcStatus};
 
 use crate::{
@@ -18,10 +19,15 @@ use crate::{
 
 pub(crate) struct Server {
     pub(crate) info: Info,
+    /// Of this process alone.
+    pub(crate) instance: String,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) resets: mpsc::Sender<Reply<()>>,
     pub(crate) status: watch::Receiver<Status>,
     pub(crate) events: broadcast::Sender<pb::Event>,
+    /// Nobody is started any more.
+    pub(crate) leaving: CancellationToken,
+    pub(crate) end_now: CancellationToken,
 }
 
 type Answer<T> = Result<Response<T>, GrpcStatus>;
@@ -41,6 +47,9 @@ impl Server {
         workload: Option<pb::Workload>,
         source: Source,
     ) -> Result<pb::Outcome, GrpcStatus> {
+        if self.leaving.is_cancelled() {
+            return Err(Error::new(Reason::WorkerLost, "the worker is about to end").into());
+        }
         let (sandbox, workload) = parts(sandbox, workload)?;
         let activation = activation.ok_or_else(|| Error::new(Reason::Invalid, "the request has no activation"))?;
         let deadline = tokio::time::Instant::now() + worker::start_limit(activation.timeout_ms);
@@ -53,8 +62,13 @@ impl Server {
 impl driver_server::Driver for Server {
     async fn get_info(&self, _: Request<pb::GetInfoRequest>) -> Answer<pb::GetInfoResponse> {
         let Info { sandbox_class, driver_name, driver_version } = self.info.clone();
-        let contract_version = CONTRACT_VERSION;
-        Ok(Response::new(pb::GetInfoResponse { sandbox_class, driver_name, driver_version, contract_version }))
+        Ok(Response::new(pb::GetInfoResponse {
+            sandbox_class,
+            driver_name,
+            driver_version,
+            contract_version: CONTRACT_VERSION,
+            instance: self.instance.clone(),
+        }))
     }
 
     async fn probe(&self, request: Request<pb::ProbeRequest>) -> Answer<pb::ProbeResponse> {
@@ -101,6 +115,11 @@ impl driver_server::Driver for Server {
         self.resets.send(tx).await.map_err(|_| gone())?;
         rx.await.map_err(|_| gone())??;
         Ok(Response::new(pb::ResetResponse {}))
+    }
+
+    async fn end(&self, _: Request<pb::EndRequest>) -> Answer<pb::EndResponse> {
+        self.end_now.cancel();
+        Ok(Response::new(pb::EndResponse {}))
     }
 
     async fn stats(&self, _: Request<pb::StatsRequest>) -> Answer<pb::StatsResponse> {

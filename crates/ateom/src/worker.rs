@@ -15,6 +15,7 @@ use std::{
 };
 
 use ate_api::{Error, Reason};
+use ate_failpoint::step;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
@@ -145,7 +146,9 @@ impl<D: Driver> Worker<D> {
             state => return Err(wrong_state("prepare a sandbox", state)),
         }
         let preparation = Preparation { sandbox, workload, snapshot, standby };
-        match within(PREPARE, "the preparation", self.driver.prepare(&preparation)).await {
+        match within(PREPARE, "the preparation", async { step!("driver.prepare", self.driver.prepare(&preparation)) })
+            .await
+        {
             Ok(()) => {
                 self.status.send_modify(|s| s.prepared_key.clone_from(&wanted.fits.key));
                 self.prepared = Some(wanted);
@@ -191,7 +194,8 @@ impl<D: Driver> Worker<D> {
         let mut steps = Steps::default();
         // The driver keeps the deadline itself, where it knows what was waited for; this is for the case it does not.
         let limit = start.deadline.duration_since(tokio::time::Instant::now()) + CUT;
-        match within(limit, "the start", self.driver.start(&start, &mut steps)).await {
+        let started = async { step!("driver.start", self.driver.start(&start, &mut steps)) };
+        match within(limit, "the start", started).await {
             Ok(prepared) => {
                 let outcome = Outcome { prepared, steps_us: steps.into_map() };
                 tracing::info!(actor = uid, activation = number, prepared, steps_us = ?outcome.steps_us, "started");
@@ -221,7 +225,8 @@ impl<D: Driver> Worker<D> {
             scope => scope,
         };
         let checkpoint = Checkpoint { dir: dir.clone(), scope, may_need_base: request.may_need_base };
-        match within(CHECKPOINT, "the snapshot", self.driver.checkpoint(&checkpoint)).await {
+        let written = async { step!("driver.checkpoint", self.driver.checkpoint(&checkpoint), held) };
+        match within(CHECKPOINT, "the snapshot", written).await {
             Ok(written) => {
                 self.frozen = Some((dir, written.clone()));
                 self.become_state(State::Frozen);
@@ -241,7 +246,7 @@ impl<D: Driver> Worker<D> {
             State::Frozen => (),
             state => return Err(wrong_state("thaw an actor", state)),
         }
-        within(THAW, "thawing", self.driver.thaw()).await?;
+        within(THAW, "thawing", async { step!("driver.thaw", self.driver.thaw()) }).await?;
         self.frozen = None;
         self.become_state(State::Running);
         Ok(())
@@ -252,7 +257,7 @@ impl<D: Driver> Worker<D> {
         let clean = result.is_ok();
         let _ = reply.send(result);
         if clean {
-            self.driver.tidy().await;
+            step!("driver.tidy", self.driver.tidy(), plain);
         }
     }
 
@@ -261,7 +266,7 @@ impl<D: Driver> Worker<D> {
         self.prepared = None;
         self.started = None;
         self.frozen = None;
-        within(RESET, "the clean-up", self.driver.reset())
+        within(RESET, "the clean-up", async { step!("driver.reset", self.driver.reset(), repeatable) })
             .await
             .inspect_err(|e| tracing::error!("clean-up failed: {e}"))?;
         self.status.send_replace(Status::default());

@@ -26,7 +26,10 @@ use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write as _},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -38,6 +41,8 @@ const MAX_IDENTITY_FILE: u64 = 256;
 /// Largest body `/file` takes, and largest head of a request.
 const MAX_BODY: usize = 1 << 20;
 const MAX_HEAD: u64 = 64 << 10;
+/// Threads that wait for a connection from the beginning.
+const RESERVE: usize = 3;
 
 struct State {
     count: Mutex<u64>,
@@ -96,12 +101,40 @@ fn main() {
         }
     };
     println!("listening on port {port}, boot {boot:016x}");
-    for stream in listener.incoming().flatten() {
-        let state = Arc::clone(&state);
-        thread::spawn(move || {
-            // A client that goes away is no event worth a word.
-            let _ = serve(stream, &state);
-        });
+    let door = Arc::new(Door { listener, state, waiting: AtomicUsize::new(0) });
+    (1..RESERVE).for_each(|_| door.wait_in_a_thread());
+    door.waiting.fetch_add(1, Ordering::SeqCst);
+    door.serve();
+}
+
+/// Where connections come in. Threads wait there in reserve: the first request to an actor that was resumed a moment
+/// ago is not the time to make one.
+struct Door {
+    listener: TcpListener,
+    state: Arc<State>,
+    waiting: AtomicUsize,
+}
+
+impl Door {
+    fn wait_in_a_thread(self: &Arc<Self>) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let door = Arc::clone(self);
+        thread::spawn(move || door.serve());
+    }
+
+    /// One connection after the other, for ever.
+    fn serve(self: &Arc<Self>) {
+        loop {
+            let accepted = self.listener.accept();
+            if self.waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
+                self.wait_in_a_thread();
+            }
+            if let Ok((stream, _)) = accepted {
+                // A client that goes away is no event worth a word.
+                let _ = serve(stream, &self.state);
+            }
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }
 

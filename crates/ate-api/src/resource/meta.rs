@@ -36,6 +36,7 @@ fn is_zero(n: &u64) -> bool {
 
 /// Kubernetes' Condition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     pub r#type: String,
@@ -45,6 +46,7 @@ pub struct Condition {
     pub reason: String,
     #[serde(default)]
     pub message: String,
+    #[cfg_attr(feature = "schema", schemars(with = "crate::time::DateTime"))]
     pub last_transition_time: Timestamp,
     #[serde(default)]
     pub observed_generation: u64,

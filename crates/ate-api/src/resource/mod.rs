@@ -4,7 +4,9 @@
 //! holds every rule their values must keep.
 
 pub mod atespace;
+pub mod choice;
 pub mod duration;
+pub mod explanation;
 pub mod meta;
 pub mod read;
 pub mod sandbox_config;
@@ -15,9 +17,11 @@ mod violation;
 pub mod worker_pool;
 
 pub use atespace::{Atespace, AtespaceSpec};
+pub use choice::{Choice, Rule};
+pub use explanation::Explanation;
 pub use meta::{API_VERSION, Condition, ObjectMeta};
 pub use read::{documents, from_json, from_value, parse};
-pub use sandbox_config::{Asset, SandboxConfig, SandboxConfigSpec, SandboxConfigStatus};
+pub use sandbox_config::{Asset, SandboxConfig, SandboxConfigSpec, SandboxConfigStatus, VerificationSpec};
 pub use template::{ActorTemplate, ActorTemplateSpec, ActorTemplateStatus};
 pub use validate::{check, validate, validate_update};
 pub use violation::{Invalid, Violation};

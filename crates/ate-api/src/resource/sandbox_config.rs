@@ -20,6 +20,7 @@ pub struct SandboxConfig {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SandboxConfigSpec {
     #[serde(default = "super::template::default_class")]
@@ -30,12 +31,24 @@ pub struct SandboxConfigSpec {
     /// Architecture (Go's names: amd64, arm64) → asset name → where and what it is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub assets: BTreeMap<String, BTreeMap<String, Asset>>,
+    /// Whose signatures the assets must carry. Absent: nobody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<VerificationSpec>,
     /// Settings in the class's own format. Its schema belongs to the class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct VerificationSpec {
+    /// Each as in a `minisign.pub`, or only its second line. A signature by any of them will do.
+    pub public_keys: Vec<String>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Asset {
     /// `file://`, `http(s)://`, `s3://` or `gs://`.
@@ -48,9 +61,13 @@ pub struct Asset {
     /// compressed, unpacked into a directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
+    /// The text of a `.minisig` over its bytes, by one of `verification.publicKeys`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct SandboxConfigStatus {
     /// Number of the current revision; each change of assets, class or config makes a new one.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    choice::Choice,
     duration,
     meta::{Condition, ObjectMeta},
 };
@@ -31,6 +32,7 @@ pub struct ActorTemplate {
 
 /// Immutable once created.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ActorTemplateSpec {
     /// Accepted for compatibility; the main container is the root of the sandbox here, so nothing is started from it.
@@ -64,6 +66,7 @@ impl ActorTemplateSpec {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Container {
     pub name: String,
@@ -82,6 +85,7 @@ pub struct Container {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EnvVar {
     pub name: String,
@@ -92,12 +96,14 @@ pub struct EnvVar {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EnvVarSource {
     pub secret_key_ref: SecretKeyRef,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretKeyRef {
     pub name: String,
@@ -107,12 +113,14 @@ pub struct SecretKeyRef {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Readyz {
     pub http_get: HttpGet,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpGet {
     #[serde(default = "default_readyz_path")]
@@ -125,6 +133,7 @@ fn default_readyz_path() -> String {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeMount {
     pub name: String,
@@ -132,6 +141,7 @@ pub struct VolumeMount {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Volume {
     pub name: String,
@@ -140,10 +150,12 @@ pub struct Volume {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DurableDir {}
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SnapshotsConfig {
     /// Where snapshots go: a URL prefix (`file://`, `s3://`, `gs://`), or `default` for the node's own store.
@@ -156,6 +168,7 @@ pub struct SnapshotsConfig {
 
 /// What a snapshot holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Scope {
     /// Memory and files.
     #[default]
@@ -165,6 +178,7 @@ pub enum Scope {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LabelSelector {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -174,6 +188,7 @@ pub struct LabelSelector {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LabelRequirement {
     pub key: String,
@@ -184,6 +199,7 @@ pub struct LabelRequirement {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ActorTemplateStatus {
     /// "", ResumeGoldenActor, WaitGoldenActor, Ready or Failed.
@@ -191,6 +207,7 @@ pub struct ActorTemplateStatus {
     #[serde(rename = "goldenActorID", skip_serializing_if = "Option::is_none")]
     pub golden_actor_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::time::DateTime>"))]
     pub take_golden_snapshot_at: Option<Timestamp>,
     /// URI prefix of the golden snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -198,9 +215,12 @@ pub struct ActorTemplateStatus {
     /// sha256 of the golden snapshot's manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub golden_manifest: Option<String>,
-    /// Class the golden was made under, which the template need not name.
+    /// Class it was given when it was created, which it need not name.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub sandbox_class: String,
+    /// Which rule gave it that class, and when. Never decided again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sandbox_class_choice: Option<Box<Choice>>,
     /// `name@revision` of the sandbox configuration the golden was made under.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox_config: Option<String>,

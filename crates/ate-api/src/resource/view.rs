@@ -24,6 +24,7 @@ pub type WorkerView = View<WorkerViewSpec, WorkerViewStatus>;
 pub type SnapshotView = View<SnapshotViewSpec, SnapshotViewStatus>;
 pub type AssetView = View<AssetViewSpec, AssetViewStatus>;
 pub type AtespaceView = View<AtespaceSpec, AtespaceStatus>;
+pub type TokenView = View<TokenViewSpec, TokenViewStatus>;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -145,6 +146,9 @@ pub struct AssetViewStatus {
     pub phase: String,
     /// `config@revision/asset` of everything that names it.
     pub used_by: Vec<String>,
+    /// Why it must not run any more; empty: it may.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub revoked: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
@@ -153,4 +157,26 @@ pub struct AssetViewStatus {
 #[serde(rename_all = "camelCase", default)]
 pub struct AtespaceStatus {
     pub actors: u64,
+}
+
+/// A token without its secret, which only its holder has.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TokenViewSpec {
+    pub role: String,
+    /// Where it counts; `*` is everywhere. Empty for roles without such limits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub atespaces: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    /// Absent: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TokenViewStatus {
+    /// Active or Expired. A revoked one is gone.
+    pub phase: String,
 }

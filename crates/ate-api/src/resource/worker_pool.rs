@@ -18,6 +18,7 @@ pub struct WorkerPool {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkerPoolSpec {
     pub replicas: i32,
@@ -34,6 +35,7 @@ pub struct WorkerPoolSpec {
 
 /// Scheduling hints for worker pods. Kept and passed on; without meaning on one machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PodTemplate {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -49,6 +51,7 @@ pub struct PodTemplate {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkerPoolStatus {
     pub replicas: i32,

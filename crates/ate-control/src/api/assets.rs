@@ -1,7 +1,5 @@
 //! `ate.v1.Assets`: binaries on their way into the node's store.
 
-use std::sync::Arc;
-
 use ate_agent::AssetUpload;
 use ate_api::{
     Error, Reason,
@@ -10,18 +8,21 @@ use ate_api::{
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::core::Core;
+use super::Kind;
+use crate::access::{Ask, Gate, Verb};
 
 /// Chunks between the network and the disk: 16 MiB at most.
 const CHUNKS: usize = 16;
 /// Largest chunk, as the proto says.
 const MAX_CHUNK: usize = 1 << 20;
 
-pub(crate) struct AssetsService(pub(crate) Arc<Core>);
+pub(crate) struct AssetsService(pub(crate) Gate);
 
 #[tonic::async_trait]
 impl Assets for AssetsService {
     async fn import(&self, request: Request<Streaming<ImportRequest>>) -> Result<Response<ImportResponse>, Status> {
+        // Before the first byte is read. The name is a label in messages only and comes with the header.
+        let core = self.0.admit(&request, &[Ask::all(Verb::Import, Kind::Asset, "")]).await?.core;
         let mut parts = request.into_inner();
         let Some(Part::Header(header)) = parts.message().await?.and_then(|m| m.part) else {
             return Err(Error::new(Reason::Invalid, "the first message must be the header").into());
@@ -29,7 +30,7 @@ impl Assets for AssetsService {
         let (sender, chunks) = mpsc::channel(CHUNKS);
         let upload = AssetUpload { media_type: header.media_type, size: header.size, chunks };
         let forward = forward(parts, sender, header.size);
-        let (imported, forwarded) = tokio::join!(self.0.node.import_asset(upload), forward);
+        let (imported, forwarded) = tokio::join!(core.node.import_asset(upload), forward);
         // What went wrong on the wire explains what the node then missed.
         forwarded?;
         let (sha256, size, url, existed) = imported.map_err(|e| e.on(format!("asset/{}", header.name)))?;

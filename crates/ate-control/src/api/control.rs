@@ -10,11 +10,12 @@ use ate_api::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{deadline, names};
+use super::{Kind as ObjectKind, deadline, names};
 use crate::{
+    access::{Ask, Gate, Verb},
     core::Core,
     db::Stored,
-    records::{ActorRecord, Location, Phase, keys, unpack},
+    records::{ActorRecord, Location, Phase, keys},
     scheduler,
     workflow::turns::Kind,
 };
@@ -22,104 +23,103 @@ use crate::{
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 
-pub(crate) struct ControlService(pub(crate) Arc<Core>);
+pub(crate) struct ControlService(pub(crate) Gate);
 
 type Reply<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl Control for ControlService {
     async fn get_actor(&self, request: Request<GetActorRequest>) -> Reply<GetActorResponse> {
-        let name = names::actor(request.into_inner().actor_ref)?;
-        let found = self.0.load(&name).await?;
+        let name = names::actor(request.get_ref().actor_ref.clone())?;
+        let core = self.0.admit(&request, &[Ask::actor(Verb::Get, &name)]).await?.core;
+        let found = core.load(&name).await?;
         Ok(Response::new(GetActorResponse { actor: Some(actor(&name, &found)) }))
     }
 
     async fn create_actor(&self, request: Request<CreateActorRequest>) -> Reply<CreateActorResponse> {
-        let r = request.into_inner();
-        let name = names::new_actor(r.actor_ref)?;
+        let r = request.get_ref();
+        let name = names::new_actor(r.actor_ref.clone())?;
         let template = names::object(&r.actor_template_namespace, &r.actor_template_name)?;
-        let created = self.0.create_actor(&name, &template, names::selector(r.worker_selector)?).await?;
+        // Who makes an actor runs its template, so it has to be one they may see.
+        let see = Ask::object(Verb::Get, ObjectKind::ActorTemplate, &template.namespace, &template.name);
+        let core = self.0.admit(&request, &[Ask::actor(Verb::Create, &name), see]).await?.core;
+        let selector = names::selector(request.into_inner().worker_selector)?;
+        let created = core.create_actor(&name, &template, selector).await?;
         Ok(Response::new(CreateActorResponse { actor: Some(actor(&name, &created)) }))
     }
 
     async fn update_actor(&self, request: Request<UpdateActorRequest>) -> Reply<UpdateActorResponse> {
-        let deadline = deadline::of(request.metadata(), self.0.options.resume_timeout);
-        let r = request.into_inner();
-        let name = names::actor(r.actor_ref)?;
-        not_golden(&name)?;
-        let updated = self.0.update_actor(&name, names::selector(r.worker_selector)?, deadline).await?;
+        let name = names::actor(request.get_ref().actor_ref.clone())?;
+        names::not_golden(&name)?;
+        let core = self.0.admit(&request, &[Ask::actor(Verb::Update, &name)]).await?.core;
+        let deadline = deadline::of(request.metadata(), core.options.resume_timeout);
+        let selector = names::selector(request.into_inner().worker_selector)?;
+        let updated = core.update_actor(&name, selector, deadline).await?;
         Ok(Response::new(UpdateActorResponse { actor: Some(actor(&name, &updated)) }))
     }
 
     async fn suspend_actor(&self, request: Request<SuspendActorRequest>) -> Reply<SuspendActorResponse> {
-        let (name, done) = self.leave(request.metadata(), &request.get_ref().actor_ref, Kind::Suspend).await?;
+        let (name, done) = self.leave(&request, &request.get_ref().actor_ref, Kind::Suspend).await?;
         Ok(Response::new(SuspendActorResponse { actor: Some(actor(&name, &done)) }))
     }
 
     async fn pause_actor(&self, request: Request<PauseActorRequest>) -> Reply<PauseActorResponse> {
-        let (name, done) = self.leave(request.metadata(), &request.get_ref().actor_ref, Kind::Pause).await?;
+        let (name, done) = self.leave(&request, &request.get_ref().actor_ref, Kind::Pause).await?;
         Ok(Response::new(PauseActorResponse { actor: Some(actor(&name, &done)) }))
     }
 
     async fn resume_actor(&self, request: Request<ResumeActorRequest>) -> Reply<ResumeActorResponse> {
-        let deadline = deadline::of(request.metadata(), self.0.options.resume_timeout);
-        let r = request.into_inner();
-        let name = names::actor(r.actor_ref)?;
-        not_golden(&name)?;
-        let done = self.0.resume_record(&name, r.boot, deadline).await?;
+        let name = names::actor(request.get_ref().actor_ref.clone())?;
+        names::not_golden(&name)?;
+        let core = self.0.admit(&request, &[Ask::actor(Verb::Resume, &name)]).await?.core;
+        let deadline = deadline::of(request.metadata(), core.options.resume_timeout);
+        let done = core.resume_record(&name, request.get_ref().boot, deadline).await?;
         Ok(Response::new(ResumeActorResponse { actor: Some(actor(&name, &done)) }))
     }
 
     async fn delete_actor(&self, request: Request<DeleteActorRequest>) -> Reply<DeleteActorResponse> {
-        let deadline = deadline::of(request.metadata(), self.0.options.resume_timeout);
-        let name = names::actor(request.into_inner().actor_ref)?;
-        not_golden(&name)?;
-        self.0.delete_actor(&name, deadline).await?;
+        let name = names::actor(request.get_ref().actor_ref.clone())?;
+        names::not_golden(&name)?;
+        let core = self.0.admit(&request, &[Ask::actor(Verb::Delete, &name)]).await?.core;
+        let deadline = deadline::of(request.metadata(), core.options.resume_timeout);
+        core.delete_actor(&name, deadline).await?;
         Ok(Response::new(DeleteActorResponse {}))
     }
 
-    async fn list_workers(&self, _: Request<ListWorkersRequest>) -> Reply<ListWorkersResponse> {
-        let mut found = self.0.scheduler.workers();
+    async fn list_workers(&self, request: Request<ListWorkersRequest>) -> Reply<ListWorkersResponse> {
+        let core = self.0.admit(&request, &[Ask::all(Verb::List, ObjectKind::Worker, "")]).await?.core;
+        let mut found = core.scheduler.workers();
         found.sort_by(|a, b| a.report.id.cmp(&b.report.id));
         let mut workers = Vec::with_capacity(found.len());
         for w in &found {
-            workers.push(worker(&self.0, w).await?);
+            workers.push(worker(&core, w).await?);
         }
         Ok(Response::new(ListWorkersResponse { workers }))
     }
 
     async fn list_actors(&self, request: Request<ListActorsRequest>) -> Reply<ListActorsResponse> {
+        let ask = Ask::all(Verb::List, ObjectKind::Actor, &request.get_ref().atespace);
+        let admitted = self.0.admit(&request, &[ask]).await?;
         let r = request.into_inner();
         let size = match usize::try_from(r.page_size) {
             Err(_) => return Err(Error::new(Reason::Invalid, "page_size must not be negative").into()),
             Ok(0) => DEFAULT_PAGE,
             Ok(n) => n.min(MAX_PAGE),
         };
-        let mut prefix = keys::ACTORS.to_owned();
         if !r.atespace.is_empty() {
             names::label("atespace", &r.atespace)?;
-            prefix = format!("{prefix}{}/", r.atespace);
         }
-        let after = (!r.page_token.is_empty()).then_some(r.page_token.as_str());
-        if after.is_some_and(|t| !t.starts_with(&prefix)) {
-            return Err(Error::new(Reason::Invalid, "page_token is not one of this list").into());
-        }
-        let page = self.0.db.page(&prefix, after, size).await?;
-        let next_page_token =
-            if page.len() == size { page.last().map(|(k, _)| k.clone()).unwrap_or_default() } else { String::new() };
-        let mut actors = Vec::with_capacity(page.len());
-        for (key, v) in page {
-            let Some(name) = keys::actor_of(&key) else { continue };
-            let stored = Stored { version: v.version, value: unpack(&key, &v.value)? };
-            actors.push(actor(&name, &self.0.freshest(&name, stored)));
-        }
+        let (found, next_page_token) =
+            admitted.core.actors_page(&admitted.caller, &r.atespace, &r.page_token, size).await?;
+        let actors = found.iter().map(|(name, stored)| actor(name, stored)).collect();
         Ok(Response::new(ListActorsResponse { actors, next_page_token }))
     }
 
     async fn create_atespace(&self, request: Request<CreateAtespaceRequest>) -> Reply<CreateAtespaceResponse> {
-        let name = request.into_inner().name;
+        let name = request.get_ref().name.clone();
         names::label("atespace", &name)?;
-        if self.0.catalog.atespaces.get(&name).is_some() {
+        let core = self.0.admit(&request, &[Ask::object(Verb::Create, ObjectKind::Atespace, "", &name)]).await?.core;
+        if core.catalog.atespaces.get(&name).is_some() {
             return Err(Error::new(Reason::AlreadyExists, "there is an atespace of this name")
                 .on(format!("atespace/{name}"))
                 .into());
@@ -130,47 +130,52 @@ impl Control for ControlService {
             metadata: ObjectMeta { name: name.clone(), ..Default::default() },
             spec: Default::default(),
         });
-        self.0.apply_object(atespace).await?;
+        core.apply_object(atespace).await?;
         Ok(Response::new(CreateAtespaceResponse { atespace: Some(Atespace { name }) }))
     }
 
     async fn get_atespace(&self, request: Request<GetAtespaceRequest>) -> Reply<GetAtespaceResponse> {
-        let name = request.into_inner().name;
+        let name = request.get_ref().name.clone();
         names::label("atespace", &name)?;
-        match self.0.catalog.atespaces.get(&name) {
+        let core = self.0.admit(&request, &[Ask::object(Verb::Get, ObjectKind::Atespace, "", &name)]).await?.core;
+        match core.catalog.atespaces.get(&name) {
             Some(_) => Ok(Response::new(GetAtespaceResponse { atespace: Some(Atespace { name }) })),
             None => Err(crate::resources::not_found("atespace", &name).into()),
         }
     }
 
-    async fn list_atespaces(&self, _: Request<ListAtespacesRequest>) -> Reply<ListAtespacesResponse> {
-        let atespaces = self.0.catalog.atespaces.all().into_iter().map(|(name, _)| Atespace { name }).collect();
+    async fn list_atespaces(&self, request: Request<ListAtespacesRequest>) -> Reply<ListAtespacesResponse> {
+        let admitted = self.0.admit(&request, &[Ask::all(Verb::List, ObjectKind::Atespace, "")]).await?;
+        let all = admitted.core.catalog.atespaces.all().into_iter().map(|(name, _)| name);
+        let seen = all.filter(|n| admitted.caller.sees(&Ask::object(Verb::List, ObjectKind::Atespace, "", n)));
+        let atespaces = seen.map(|name| Atespace { name }).collect();
         Ok(Response::new(ListAtespacesResponse { atespaces }))
     }
 
     async fn delete_atespace(&self, request: Request<DeleteAtespaceRequest>) -> Reply<DeleteAtespaceResponse> {
-        let name = request.into_inner().name;
+        let name = request.get_ref().name.clone();
         names::label("atespace", &name)?;
-        self.0.delete_atespace(&name).await?;
+        let core = self.0.admit(&request, &[Ask::object(Verb::Delete, ObjectKind::Atespace, "", &name)]).await?.core;
+        core.delete_atespace(&name).await?;
         Ok(Response::new(DeleteAtespaceResponse {}))
     }
 
-    async fn debug_clear(&self, _: Request<DebugClearRequest>) -> Reply<DebugClearResponse> {
-        if !self.0.options.debug {
+    async fn debug_clear(&self, request: Request<DebugClearRequest>) -> Reply<DebugClearResponse> {
+        let core = self.0.admit(&request, &[Ask::every(Verb::Clear, ObjectKind::Actor)]).await?.core;
+        if !core.options.debug {
             return Err(Error::new(Reason::PermissionDenied, "DebugClear deletes every actor and is switched off")
                 .hint("start the server with debugging on")
                 .into());
         }
         let mut actors = Vec::new();
-        self.0
-            .db
+        core.db
             .scan(keys::ACTORS, |key, _| {
                 actors.extend(keys::actor_of(&key).filter(|a| a.atespace != GOLDEN_ATESPACE));
                 Ok(())
             })
             .await?;
         for name in actors {
-            match self.0.delete_actor(&name, self.0.default_deadline()).await {
+            match core.delete_actor(&name, core.default_deadline()).await {
                 Err(e) if e.reason != Reason::NotFound => return Err(e.into()),
                 _ => {}
             }
@@ -180,25 +185,20 @@ impl Control for ControlService {
 }
 
 impl ControlService {
-    async fn leave(
+    async fn leave<T>(
         &self,
-        metadata: &tonic::metadata::MetadataMap,
+        request: &Request<T>,
         reference: &Option<ActorRef>,
         kind: Kind,
     ) -> Result<(ActorName, Arc<Stored<ActorRecord>>), Status> {
-        let deadline = deadline::of(metadata, self.0.options.capture_timeout);
         let name = names::actor(reference.clone())?;
-        not_golden(&name)?;
-        let done = self.0.suspend(&name, kind, deadline, self.0.options.drain).await?;
+        names::not_golden(&name)?;
+        let verb = if kind == Kind::Pause { Verb::Pause } else { Verb::Suspend };
+        let core = self.0.admit(request, &[Ask::actor(verb, &name)]).await?.core;
+        let deadline = deadline::of(request.metadata(), core.options.capture_timeout);
+        let done = core.suspend(&name, kind, deadline, core.options.drain).await?;
         Ok((name, done))
     }
-}
-
-fn not_golden(name: &ActorName) -> Result<(), Error> {
-    if name.atespace != GOLDEN_ATESPACE {
-        return Ok(());
-    }
-    Err(Error::new(Reason::PermissionDenied, "golden actors belong to the system").on(format!("actor/{name}")))
 }
 
 fn actor(name: &ActorName, stored: &Stored<ActorRecord>) -> ateapi::Actor {
@@ -268,14 +268,14 @@ async fn worker(core: &Core, w: &scheduler::Worker) -> Result<ateapi::Worker, Er
     Ok(ateapi::Worker {
         worker_namespace: w.report.pool.namespace.clone(),
         worker_pool: w.report.pool.name.clone(),
-        worker_pod: w.report.id.to_string(),
+        worker_pod: w.report.pod.as_ref().map_or_else(|| w.report.id.to_string(), |pod| pod.name.clone()),
         actor_namespace: template.as_ref().map_or(String::new(), |t| t.namespace.clone()),
         actor_template: template.map(|t| t.name).unwrap_or_default(),
         actor_id: holder.map(|h| h.actor.name.clone()).unwrap_or_default(),
         ip: w.report.address.to_string(),
         version: i64::try_from(w.uses).unwrap_or(i64::MAX),
-        worker_pod_uid: w.report.id.to_string(),
-        node_name: core.node.name().to_owned(),
+        worker_pod_uid: w.report.pod.as_ref().map_or_else(|| w.report.id.to_string(), |pod| pod.uid.clone()),
+        node_name: w.report.node.clone(),
         actor_atespace: holder.map(|h| h.actor.atespace.clone()).unwrap_or_default(),
     })
 }

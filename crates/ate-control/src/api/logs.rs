@@ -1,7 +1,5 @@
 //! `ate.v1.Logs`: what an actor's containers wrote.
 
-use std::sync::Arc;
-
 use ate_api::{
     Error, Reason,
     id::ActorName,
@@ -12,21 +10,24 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::names;
-use crate::core::Core;
+use crate::access::{Ask, Gate, Verb};
 
-pub(crate) struct LogsService(pub(crate) Arc<Core>);
+pub(crate) struct LogsService(pub(crate) Gate);
 
 #[tonic::async_trait]
 impl Logs for LogsService {
     type TailStream = std::pin::Pin<Box<dyn Stream<Item = Result<LogLine, Status>> + Send>>;
 
     async fn tail(&self, request: Request<TailRequest>) -> Result<Response<Self::TailStream>, Status> {
-        let r = request.into_inner();
+        let r = request.get_ref();
         names::label("atespace", &r.atespace)?;
         names::label("actor name", &r.name)?;
-        let name = ActorName::new(r.atespace, r.name);
-        let actor = self.0.load(&name).await?.value;
-        let template = self.0.catalog.template(&actor.template, &actor.template_uid);
+        let name = ActorName::new(r.atespace.clone(), r.name.clone());
+        let admitted = self.0.admit(&request, &[Ask::actor(Verb::Logs, &name)]).await?;
+        let (core, caller) = (admitted.core, admitted.caller);
+        let r = request.into_inner();
+        let actor = core.load(&name).await?.value;
+        let template = core.catalog.template(&actor.template, &actor.template_uid);
         let mut containers: Vec<String> = match template {
             Some(t) => t.value.resource.spec.containers.iter().map(|c| c.name.clone()).collect(),
             None => vec![r.container.clone()],
@@ -42,7 +43,7 @@ impl Logs for LogsService {
         }
         let mut lines = futures::stream::SelectAll::new();
         for container in &containers {
-            let of_one = self.0.node.logs(&actor.uid, container, r.tail_lines, r.follow).await?;
+            let of_one = core.node.logs(&actor.uid, container, r.tail_lines, r.follow).await?;
             lines.push(ReceiverStream::new(of_one));
         }
         let stream = lines.map(|l| {
@@ -54,7 +55,7 @@ impl Logs for LogsService {
                 activation: l.activation.0,
             })
         });
-        let stop = self.0.stop.clone().cancelled_owned();
-        Ok(Response::new(Box::pin(stream.take_until(stop))))
+        let stop = core.stop.clone().cancelled_owned();
+        Ok(Response::new(Box::pin(caller.while_it_holds(stream).take_until(stop))))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ate_api::{
     Error, Reason, ateapi,
-    id::{ActorName, DEFAULT_SPACE, ObjectName},
+    id::{ActorName, DEFAULT_SPACE, Digest, GOLDEN_ATESPACE, ObjectName},
     name,
 };
 
@@ -61,6 +61,11 @@ pub(crate) fn subdomain(text: &str) -> Result<(), Error> {
     Err(invalid(format!("{shown:?} is not a DNS name: {}", name::SUBDOMAIN_RULE)))
 }
 
+/// A whole digest.
+pub(crate) fn digest(text: &str) -> Result<Digest, Error> {
+    Digest::parse(text).ok_or_else(|| invalid("a digest is a sha256: 64 lower-case hex digits".to_owned()))
+}
+
 pub(crate) fn selector(selector: Option<ateapi::Selector>) -> Result<BTreeMap<String, String>, Error> {
     let labels: BTreeMap<String, String> = selector.unwrap_or_default().match_labels.into_iter().collect();
     if labels.len() > MAX_LABELS {
@@ -70,4 +75,12 @@ pub(crate) fn selector(selector: Option<ateapi::Selector>) -> Result<BTreeMap<St
         Some(_) => Err(invalid("a worker selector has keys and values as Kubernetes labels have them".to_owned())),
         None => Ok(labels),
     }
+}
+
+/// Actors that golden snapshots are of are nobody's to command.
+pub(crate) fn not_golden(name: &ActorName) -> Result<(), Error> {
+    if name.atespace != GOLDEN_ATESPACE {
+        return Ok(());
+    }
+    Err(Error::new(Reason::PermissionDenied, "golden actors belong to the system").on(format!("actor/{name}")))
 }

@@ -1,6 +1,6 @@
 //! `ate.v1.Resources`: declarative objects and views, all as JSON.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use ate_agent::AssetReport;
 use ate_api::{
@@ -16,10 +16,10 @@ use tonic::{Request, Response, Status};
 
 use super::{names, views, watch};
 use crate::{
+    access::{Ask, Gate, Verb, caller::Caller},
     core::Core,
-    db::Stored,
-    records::{ActorRecord, AtespaceRecord, SnapshotRecord, keys, unpack},
-    resources::{Applied, admission, in_use, not_found},
+    records::{AtespaceRecord, SnapshotRecord, keys, unpack},
+    resources::{Applied, admission, defaults, in_use, not_found},
 };
 
 const DEFAULT_PAGE: usize = 200;
@@ -27,7 +27,7 @@ const MAX_PAGE: usize = 1000;
 /// Actors counted for an atespace's status; a list of atespaces must not become a scan of all actors.
 const COUNTED: usize = in_use::COUNTED;
 
-pub(crate) struct ResourcesService(pub(crate) Arc<Core>);
+pub(crate) struct ResourcesService(pub(crate) Gate);
 
 /// Every kind there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +40,38 @@ pub(crate) enum Kind {
     Worker,
     Snapshot,
     Asset,
+    Token,
 }
 
 impl Kind {
+    #[cfg(test)]
+    pub(crate) const ALL: [Kind; 9] = [
+        Kind::Atespace,
+        Kind::SandboxConfig,
+        Kind::WorkerPool,
+        Kind::ActorTemplate,
+        Kind::Actor,
+        Kind::Worker,
+        Kind::Snapshot,
+        Kind::Asset,
+        Kind::Token,
+    ];
+
+    /// As in `actor/default/a`.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Kind::Atespace => "atespace",
+            Kind::SandboxConfig => "sandboxconfig",
+            Kind::WorkerPool => "workerpool",
+            Kind::ActorTemplate => "actortemplate",
+            Kind::Actor => "actor",
+            Kind::Worker => "worker",
+            Kind::Snapshot => "snapshot",
+            Kind::Asset => "asset",
+            Kind::Token => "token",
+        }
+    }
+
     pub(crate) fn parse(text: &str) -> Result<Kind, Error> {
         Ok(match text {
             "Atespace" => Kind::Atespace,
@@ -53,6 +82,7 @@ impl Kind {
             "Worker" => Kind::Worker,
             "Snapshot" => Kind::Snapshot,
             "Asset" => Kind::Asset,
+            "Token" => Kind::Token,
             other => {
                 let shown: String = other.chars().take(80).collect();
                 return Err(Error::new(Reason::Invalid, format!("unknown kind {shown:?}")));
@@ -66,8 +96,11 @@ impl Resources for ResourcesService {
     type WatchStream = watch::Events;
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
-        let r = request.into_inner();
-        let (applied, object) = self.0.apply(&r.json, r.dry_run).await?;
+        let resource = admission::parse(&request.get_ref().json)?;
+        let core = self.0.admit(&request, &[Ask::apply(&resource)]).await?.core;
+        core.is_declared_here(resource.kind()).map_err(|e| e.on(resource.label()))?;
+        let (applied, object) =
+            if request.get_ref().dry_run { core.dry_run(&resource)? } else { core.apply_object(resource).await? };
         let outcome = match applied {
             Applied::Created => Outcome::Created,
             Applied::Configured => Outcome::Configured,
@@ -77,11 +110,21 @@ impl Resources for ResourcesService {
     }
 
     async fn get(&self, request: Request<ObjectRef>) -> Result<Response<Object>, Status> {
-        let r = request.into_inner();
-        Ok(Response::new(self.0.get_object(Kind::parse(&r.kind)?, &r.namespace, &r.name).await?))
+        let r = request.get_ref();
+        let kind = Kind::parse(&r.kind)?;
+        let mut admitted = self.0.admit(&request, &[Ask::object(Verb::Get, kind, &r.namespace, &r.name)]).await?;
+        if kind == Kind::Snapshot {
+            let (record, version) = admitted.core.find_snapshot(&r.name).await?;
+            admitted.check(&Ask::snapshot(Verb::Get, &record)).await?;
+            let current = admitted.core.is_current(&record).await?;
+            return Ok(Response::new(views::snapshot(&admitted.core, &record, current, version)?));
+        }
+        Ok(Response::new(admitted.core.get_object(kind, &r.namespace, &r.name).await?))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let kind = Kind::parse(&request.get_ref().kind)?;
+        let admitted = self.0.admit(&request, &[Ask::all(Verb::List, kind, &request.get_ref().namespace)]).await?;
         let r = request.into_inner();
         let size = match r.page_size {
             0 => DEFAULT_PAGE,
@@ -91,28 +134,38 @@ impl Resources for ResourcesService {
             names::label("namespace", &r.namespace)?;
         }
         let (objects, next_page_token) =
-            self.0.list_objects(Kind::parse(&r.kind)?, &r.namespace, &r.page_token, size).await?;
+            admitted.core.list_objects(&admitted.caller, kind, &r.namespace, &r.page_token, size).await?;
         Ok(Response::new(ListResponse { objects, next_page_token }))
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<()>, Status> {
-        let r = request.into_inner().r#ref.ok_or_else(|| Error::new(Reason::Invalid, "ref is missing"))?;
-        match Kind::parse(&r.kind)? {
+        let DeleteRequest { r#ref, force } = request.get_ref().clone();
+        let r = r#ref.ok_or_else(|| Error::new(Reason::Invalid, "ref is missing"))?;
+        let kind = Kind::parse(&r.kind)?;
+        let core = self.0.admit(&request, &[Ask::object(Verb::Delete, kind, &r.namespace, &r.name)]).await?.core;
+        if force && !matches!(kind, Kind::SandboxConfig | Kind::Asset) {
+            return Err(Error::new(Reason::Invalid, format!("a {} cannot be deleted with force", r.kind)).into());
+        }
+        core.is_declared_here(&r.kind)?;
+        match kind {
             Kind::Atespace => {
                 names::label("atespace", &r.name)?;
-                self.0.delete_atespace(&r.name).await?;
+                core.delete_atespace(&r.name).await?;
             }
             Kind::SandboxConfig => {
                 names::subdomain(&r.name)?;
-                self.0.delete_config(&r.name).await?;
+                core.delete_config(&r.name, force).await?;
             }
-            Kind::WorkerPool => self.0.delete_pool(&names::object(&r.namespace, &r.name)?).await?,
-            Kind::ActorTemplate => self.0.delete_template(&names::object(&r.namespace, &r.name)?).await?,
+            Kind::WorkerPool => core.delete_pool(&names::object(&r.namespace, &r.name)?).await?,
+            Kind::ActorTemplate => core.delete_template(&names::object(&r.namespace, &r.name)?).await?,
             Kind::Actor => {
                 let name = names::actor_object(&r.namespace, &r.name)?;
-                self.0.delete_actor(&name, self.0.default_deadline()).await?;
+                names::not_golden(&name)?;
+                core.delete_actor(&name, core.default_deadline()).await?;
             }
-            Kind::Worker | Kind::Snapshot | Kind::Asset => {
+            Kind::Asset => core.delete_asset(&names::digest(&r.name)?, force).await?,
+            Kind::Token => core.revoke_token(&r.name).await?,
+            Kind::Worker | Kind::Snapshot => {
                 return Err(Error::new(Reason::Invalid, format!("a {} cannot be deleted by hand", r.kind))
                     .hint("it goes when nothing needs it any more")
                     .into());
@@ -122,18 +175,20 @@ impl Resources for ResourcesService {
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let r = request.into_inner();
+        let r = request.get_ref();
         let kind = Kind::parse(&r.kind)?;
-        Ok(Response::new(watch::start(self.0.clone(), kind, r.namespace, r.name).await?))
+        let ask = match r.name.as_str() {
+            "" => Ask::all(Verb::Watch, kind, &r.namespace),
+            // Without a namespace, objects of this name in all the spaces the caller sees.
+            name => Ask { name: name.to_owned(), ..Ask::all(Verb::Watch, kind, &r.namespace) },
+        };
+        let admitted = self.0.admit(&request, &[ask]).await?;
+        let r = request.into_inner();
+        Ok(Response::new(watch::start(admitted, kind, r.namespace, r.name).await?))
     }
 }
 
 impl Core {
-    async fn apply(&self, json: &[u8], dry_run: bool) -> Result<(Applied, Object), Error> {
-        let resource = admission::parse(json)?;
-        if dry_run { self.dry_run(&resource) } else { self.apply_object(resource).await }
-    }
-
     pub(crate) async fn apply_object(&self, resource: Resource) -> Result<(Applied, Object), Error> {
         Ok(match resource {
             Resource::Atespace(atespace) => {
@@ -195,7 +250,10 @@ impl Core {
                 let found = self.scheduler.worker(&WorkerId(name.to_owned()));
                 views::worker(self, &found.ok_or_else(|| not_found("worker", name))?)
             }
-            Kind::Snapshot => self.get_snapshot(name).await,
+            Kind::Snapshot => {
+                let (record, version) = self.find_snapshot(name).await?;
+                views::snapshot(self, &record, self.is_current(&record).await?, version)
+            }
             Kind::Asset => {
                 let digest = Digest::parse(name).ok_or_else(|| not_found("asset", name))?;
                 let reports = self.asset_reports().await?;
@@ -204,21 +262,22 @@ impl Core {
                     None => Err(not_found("asset", name)),
                 }
             }
+            Kind::Token => {
+                let found = self.access.tokens.get(name).ok_or_else(|| not_found("token", name))?;
+                views::token(found.version, &found.record)
+            }
         }
     }
 
     /// By its whole digest or by a beginning of it that only one snapshot has.
-    async fn get_snapshot(&self, name: &str) -> Result<Object, Error> {
+    async fn find_snapshot(&self, name: &str) -> Result<(SnapshotRecord, u64), Error> {
         let hex = name.strip_prefix("sha256:").unwrap_or(name);
         if hex.len() < 4 || hex.len() > 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(not_found("snapshot", name));
         }
         let mut found = self.db.page(&format!("{}{hex}", keys::SNAPSHOTS), None, 2).await?;
         match (found.pop(), found.is_empty()) {
-            (Some((key, v)), true) => {
-                let record: SnapshotRecord = unpack(&key, &v.value)?;
-                views::snapshot(self, &record, self.is_current(&record).await?, v.version)
-            }
+            (Some((key, v)), true) => Ok((unpack(&key, &v.value)?, v.version)),
             (Some(_), false) => {
                 Err(Error::new(Reason::Invalid, "more than one snapshot begins like this")
                     .on(format!("snapshot/{name}")))
@@ -232,9 +291,10 @@ impl Core {
         Ok(owner.is_some_and(|o| o.value.snapshot.as_ref().is_some_and(|s| s.manifest == record.snapshot.manifest)))
     }
 
-    /// One page, and the token of the next.
+    /// One page of what the caller sees, and the token of the next.
     pub(crate) async fn list_objects(
         &self,
+        caller: &Caller,
         kind: Kind,
         namespace: &str,
         token: &str,
@@ -242,9 +302,10 @@ impl Core {
     ) -> Result<(Vec<Object>, String), Error> {
         let mut objects = Vec::new();
         let here = |ns: &str| namespace.is_empty() || ns == namespace;
+        let sees = |ns: &str, name: &str| caller.sees(&Ask::object(Verb::List, kind, ns, name));
         match kind {
             Kind::Atespace => {
-                for (name, e) in self.catalog.atespaces.all() {
+                for (name, e) in self.catalog.atespaces.all().into_iter().filter(|(n, _)| sees("", n)) {
                     objects.push(views::atespace(&e.value, e.version, self.count_actors(&name).await?)?);
                 }
             }
@@ -269,7 +330,8 @@ impl Core {
                 }
             }
             Kind::ActorTemplate => {
-                for (_, e) in self.catalog.templates.all().into_iter().filter(|(n, _)| here(&n.namespace)) {
+                let all = self.catalog.templates.all().into_iter();
+                for (_, e) in all.filter(|(n, _)| here(&n.namespace) && sees(&n.namespace, &n.name)) {
                     objects.push(views::object(
                         "ActorTemplate",
                         &e.value.resource.metadata,
@@ -291,38 +353,40 @@ impl Core {
                     objects.push(views::asset(self, &digest, report.as_ref())?);
                 }
             }
-            Kind::Actor => return self.list_actors(namespace, token, size).await,
-            Kind::Snapshot => return self.list_snapshots(namespace, token, size).await,
+            Kind::Token => {
+                for token in self.access.tokens.all() {
+                    objects.push(views::token(token.version, &token.record)?);
+                }
+            }
+            Kind::Actor => return self.list_actors(caller, namespace, token, size).await,
+            Kind::Snapshot => return self.list_snapshots(caller, namespace, token, size).await,
         }
         Ok((objects, String::new()))
     }
 
-    async fn list_actors(&self, namespace: &str, token: &str, size: usize) -> Result<(Vec<Object>, String), Error> {
-        let prefix =
-            if namespace.is_empty() { keys::ACTORS.to_owned() } else { format!("{}{namespace}/", keys::ACTORS) };
-        let after = checked_token(token, &prefix)?;
-        let page = self.db.page(&prefix, after, size).await?;
-        let next =
-            if page.len() == size { page.last().map(|(k, _)| k.clone()).unwrap_or_default() } else { String::new() };
-        let mut objects = Vec::with_capacity(page.len());
-        for (key, v) in page {
-            let Some(name) = keys::actor_of(&key) else { continue };
-            let stored = Stored { version: v.version, value: unpack::<ActorRecord>(&key, &v.value)? };
-            let now = self.freshest(&name, stored);
-            objects.push(views::actor(self, &name, &now.value, now.version)?);
-        }
-        Ok((objects, next))
+    async fn list_actors(
+        &self,
+        caller: &Caller,
+        atespace: &str,
+        token: &str,
+        size: usize,
+    ) -> Result<(Vec<Object>, String), Error> {
+        let (page, next) = self.actors_page(caller, atespace, token, size).await?;
+        let objects = page.iter().map(|(name, a)| views::actor(self, name, &a.value, a.version));
+        Ok((objects.collect::<Result<_, _>>()?, next))
     }
 
-    async fn list_snapshots(&self, namespace: &str, token: &str, size: usize) -> Result<(Vec<Object>, String), Error> {
-        let after = checked_token(token, keys::SNAPSHOTS)?;
-        let page = self.db.page(keys::SNAPSHOTS, after, size).await?;
-        let next =
-            if page.len() == size { page.last().map(|(k, _)| k.clone()).unwrap_or_default() } else { String::new() };
+    async fn list_snapshots(
+        &self,
+        caller: &Caller,
+        namespace: &str,
+        token: &str,
+        size: usize,
+    ) -> Result<(Vec<Object>, String), Error> {
+        let (page, next) = self.snapshots_page(caller, token, size).await?;
         let mut objects = Vec::with_capacity(page.len());
-        for (key, v) in page {
-            let record: SnapshotRecord = unpack(&key, &v.value)?;
-            let object = views::snapshot(self, &record, self.is_current(&record).await?, v.version)?;
+        for (record, version) in page {
+            let object = views::snapshot(self, &record, self.is_current(&record).await?, version)?;
             if namespace.is_empty() || object.namespace == namespace {
                 objects.push(object);
             }
@@ -341,14 +405,6 @@ impl Core {
     }
 }
 
-fn checked_token<'a>(token: &'a str, prefix: &str) -> Result<Option<&'a str>, Error> {
-    match token {
-        "" => Ok(None),
-        t if t.starts_with(prefix) => Ok(Some(t)),
-        _ => Err(Error::new(Reason::Invalid, "page_token is not one of this list")),
-    }
-}
-
 impl Core {
     /// The same checks, nothing written.
     fn dry_run(&self, new: &Resource) -> Result<(Applied, Object), Error> {
@@ -363,6 +419,7 @@ impl Core {
             }
             Resource::SandboxConfig(c) => {
                 let class = &self.classes.get(&c.spec.sandbox_class)?.descriptor;
+                defaults::check(class, c)?;
                 ate_sandbox::config::pin(class, &meta.name, 0, &c.spec, &self.options.arch)?;
                 let old =
                     self.catalog.configs.get(&meta.name).map(|o| Resource::SandboxConfig(o.value.resource.clone()));
@@ -374,10 +431,10 @@ impl Core {
                 (old, views::object("WorkerPool", meta, 0, p)?)
             }
             Resource::ActorTemplate(t) => {
-                let class = self.class_of(t);
-                self.classes.get(&class)?;
-                self.check_capabilities(t, &class)?;
                 let old = self.catalog.templates.get(&name).map(|o| Resource::ActorTemplate(o.value.resource.clone()));
+                if old.is_none() {
+                    self.check_capabilities(t, &self.class_of(t)?.0.name)?;
+                }
                 (old, views::object("ActorTemplate", meta, 0, t)?)
             }
         };

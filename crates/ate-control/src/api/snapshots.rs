@@ -1,23 +1,23 @@
 //! `ate.v1.Snapshots`: the manifests of committed snapshots.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use ate_api::{
     Error, Reason,
-    id::Digest,
     v1::{GetManifestRequest, GetManifestResponse, snapshots_server::Snapshots},
 };
 use tonic::{Request, Response, Status};
 
+use super::{Kind, names};
 use crate::{
-    core::Core,
+    access::{Ask, Gate, Verb},
     records::{SnapshotRecord, keys},
 };
 
 /// Fetching one manifest from object storage.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(crate) struct SnapshotsService(pub(crate) Arc<Core>);
+pub(crate) struct SnapshotsService(pub(crate) Gate);
 
 #[tonic::async_trait]
 impl Snapshots for SnapshotsService {
@@ -25,16 +25,18 @@ impl Snapshots for SnapshotsService {
         &self,
         request: Request<GetManifestRequest>,
     ) -> Result<Response<GetManifestResponse>, Status> {
-        let text = request.into_inner().digest;
-        let digest = Digest::parse(&text)
-            .ok_or_else(|| Error::new(Reason::Invalid, "digest must be a sha256 in lower-case hex"))?;
+        let digest = names::digest(&request.get_ref().digest)?;
         let object = format!("snapshot/{}", digest.short());
-        let record: SnapshotRecord = self.0.db.get_packed(&keys::snapshot(&digest)).await?.ok_or_else(|| {
+        let mut admitted =
+            self.0.admit(&request, &[Ask::object(Verb::Get, Kind::Snapshot, "", digest.as_str())]).await?;
+        let core = admitted.core.clone();
+        let record: SnapshotRecord = core.db.get_packed(&keys::snapshot(&digest)).await?.ok_or_else(|| {
             Error::new(Reason::SnapshotNotFound, "no committed snapshot has this manifest").on(object.clone())
         })?;
+        admitted.check(&Ask::snapshot(Verb::Get, &record)).await?;
         let read = tokio::time::timeout(TIMEOUT, async {
             let reference = record.snapshot.reference();
-            self.0.node.manifest(&reference).await
+            core.node.manifest(&reference).await
         });
         let manifest = read
             .await

@@ -8,8 +8,8 @@ use ate_api::{
         API_VERSION, ObjectMeta,
         view::{
             ActorView, ActorViewSpec, ActorViewStatus, AssetView, AssetViewSpec, AssetViewStatus, AtespaceStatus,
-            AtespaceView, EventView, SnapshotView, SnapshotViewSpec, SnapshotViewStatus, WorkerView, WorkerViewSpec,
-            WorkerViewStatus,
+            AtespaceView, EventView, SnapshotView, SnapshotViewSpec, SnapshotViewStatus, TokenView, TokenViewSpec,
+            TokenViewStatus, WorkerView, WorkerViewSpec, WorkerViewStatus,
         },
     },
     v1,
@@ -17,8 +17,9 @@ use ate_api::{
 use serde::Serialize;
 
 use crate::{
+    access::tokens::TokenRecord,
     core::Core,
-    records::{ActorRecord, AtespaceRecord, ConfigKey, Location, SnapshotRecord, timestamp},
+    records::{ActorRecord, AtespaceRecord, ConfigKey, Location, SnapshotRecord, now_ms, timestamp},
     scheduler::{Seat, Stage, Worker},
 };
 
@@ -124,7 +125,7 @@ pub(crate) fn worker(core: &Core, w: &Worker) -> Result<v1::Object, Error> {
             pool_namespace: w.report.pool.namespace.clone(),
             pool: w.report.pool.name.clone(),
             sandbox_class: w.report.class.clone(),
-            node: core.node.name().to_owned(),
+            node: w.report.node.clone(),
         },
         status: WorkerViewStatus {
             phase: phase.to_owned(),
@@ -201,8 +202,32 @@ pub(crate) fn asset(core: &Core, sha256: &Digest, report: Option<&AssetReport>) 
         status: AssetViewStatus {
             phase: phase.to_owned(),
             used_by,
+            revoked: core.revocations().digests.get(sha256).map(|r| r.reason.clone()).unwrap_or_default(),
             message: report.map(|r| r.message.clone()).unwrap_or_default(),
         },
     };
     object("Asset", &view.metadata, 0, &view)
+}
+
+/// Everything but the hash: it is of no use to anybody but this server.
+pub(crate) fn token(version: u64, t: &TokenRecord) -> Result<v1::Object, Error> {
+    let expired = t.expires_ms.is_some_and(|at| at <= now_ms());
+    let limited = t.grant.role.is_limited();
+    let view = TokenView {
+        api_version: API_VERSION.to_owned(),
+        kind: "Token".to_owned(),
+        metadata: ObjectMeta {
+            name: t.name.clone(),
+            creation_timestamp: Some(timestamp(t.created_ms)),
+            ..Default::default()
+        },
+        spec: TokenViewSpec {
+            role: t.grant.role.to_string(),
+            atespaces: if limited { t.grant.atespaces.names() } else { Vec::new() },
+            namespaces: if limited { t.grant.namespaces.names() } else { Vec::new() },
+            expires: t.expires_ms.map(timestamp),
+        },
+        status: TokenViewStatus { phase: if expired { "Expired" } else { "Active" }.to_owned() },
+    };
+    object("Token", &view.metadata, version, &view)
 }

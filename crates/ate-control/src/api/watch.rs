@@ -15,6 +15,7 @@ use tonic::Status;
 
 use super::{names, resources::Kind, views};
 use crate::{
+    access::{Ask, Verb, caller::Caller, gate::Admitted, tokens::TokenRecord},
     core::Core,
     records::{
         ActorRecord, AtespaceRecord, ConfigRecord, PoolRecord, SnapshotRecord, TemplateRecord, from_json, keys, unpack,
@@ -30,6 +31,7 @@ const PAGE: usize = 500;
 /// What one watcher wants to see.
 struct Watch {
     core: Arc<Core>,
+    caller: Caller,
     kind: Kind,
     namespace: String,
     name: String,
@@ -41,14 +43,16 @@ struct Watch {
 /// The reader has left, or the watch has failed and said so.
 struct Over;
 
-pub(crate) async fn start(core: Arc<Core>, kind: Kind, namespace: String, name: String) -> Result<Events, Error> {
+pub(crate) async fn start(admitted: Admitted, kind: Kind, namespace: String, name: String) -> Result<Events, Error> {
     if !namespace.is_empty() {
         names::label("namespace", &namespace)?;
     }
+    let Admitted { core, caller } = admitted;
+    let holds = caller.clone();
     // Before the list, so that nothing falls between the two.
     let feed = Feed::open(&core, kind);
     let (out, events) = mpsc::channel(BUFFER);
-    let mut watch = Watch { core: core.clone(), kind, namespace, name, out, sent: HashMap::new() };
+    let mut watch = Watch { core: core.clone(), caller, kind, namespace, name, out, sent: HashMap::new() };
     core.spawn(async move {
         let stop = watch.core.stop.clone();
         tokio::select! {
@@ -56,7 +60,7 @@ pub(crate) async fn start(core: Arc<Core>, kind: Kind, namespace: String, name: 
             _ = watch.run(feed) => {}
         }
     });
-    Ok(Box::pin(ReceiverStream::new(events)))
+    Ok(Box::pin(holds.while_it_holds(ReceiverStream::new(events))))
 }
 
 enum Feed {
@@ -76,6 +80,7 @@ impl Feed {
             Kind::ActorTemplate => keys::TEMPLATES,
             Kind::Actor => keys::ACTORS,
             Kind::Snapshot => keys::SNAPSHOTS,
+            Kind::Token => keys::TOKENS,
         };
         Feed::Store(core.db.store.watch(prefix))
     }
@@ -126,7 +131,7 @@ impl Watch {
     async fn existing(&mut self) -> Result<(), Over> {
         let mut token = String::new();
         loop {
-            match self.core.list_objects(self.kind, &self.namespace, &token, PAGE).await {
+            match self.core.list_objects(&self.caller, self.kind, &self.namespace, &token, PAGE).await {
                 Ok((objects, next)) => {
                     for object in objects {
                         self.show(Ok(object)).await?;
@@ -173,12 +178,18 @@ impl Watch {
             }
             Kind::Snapshot => {
                 let record = unpack::<SnapshotRecord>(key, bytes)?;
+                if !self.caller.sees(&Ask::snapshot(Verb::Watch, &record)) {
+                    return Ok(None);
+                }
                 let current = self.core.is_current(&record).await?;
                 views::snapshot(&self.core, &record, current, version)?
             }
+            Kind::Token => views::token(version, &from_json::<TokenRecord>(key, bytes)?)?,
             Kind::Worker | Kind::Asset => return Ok(None),
         };
-        Ok(Some(object))
+        // A snapshot was asked about with its record, which says whose it is.
+        let ask = Ask::object(Verb::Watch, self.kind, &object.namespace, &object.name);
+        Ok(self.caller.sees(&ask).then_some(object))
     }
 
     fn wants(&self, object: &Object) -> bool {

@@ -4,6 +4,9 @@
 mod load;
 mod node;
 mod preload;
+mod usage;
+
+pub use node::IdleNode;
 
 use std::{
     path::Path,
@@ -13,9 +16,10 @@ use std::{
 
 use ate_api::{
     Error, Reason,
+    id::Digest,
     v1::{self, resources_client::ResourcesClient},
 };
-use ate_sandbox::{ClassDescriptor, HostNeeds, Registry, registry::Herder};
+use ate_sandbox::{AssetRequirement, ClassDescriptor, HostNeeds, Registry, host::arch, registry::Herder};
 use ate_store::Store;
 use serde::Serialize;
 use serde_json::json;
@@ -48,33 +52,65 @@ pub struct Figures {
 }
 
 const CLASS: &str = "bench";
+const ASSET: &str = "binary";
 const CONTRACT: u32 = 1;
+
+/// A control plane over an empty store, served in `dir`, with a pool and a template that is ready.
+struct Served {
+    control: Control,
+    url: String,
+    template: ate_api::id::ObjectName,
+    server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Served {
+    async fn start(workers: usize, store: Arc<dyn Store>, dir: &Path) -> Result<Served, Error> {
+        let options =
+            Options { tick: Duration::from_secs(1), collect_interval: Duration::from_secs(3600), ..Options::default() };
+        let node = Arc::new(node::IdleNode::new(workers));
+        let control = Control::start(options, store, node, Arc::new(NoTraffic), registry()?).await?;
+        let socket = dir.join("bench.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).map_err(|e| broken(&e))?;
+        let routes = control.services().await;
+        let server = tokio::spawn(async move {
+            let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+            tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(incoming).await
+        });
+        let url = format!("unix:{}", socket.display());
+        let template = set_up(&url, workers).await?;
+        Ok(Served { control, url, template, server })
+    }
+
+    fn stop(self) {
+        self.control.stop();
+        self.server.abort();
+    }
+}
 
 /// Runs one load against an empty store. The socket of the server is made in `dir`.
 ///
 /// # Errors
 /// Whatever the control plane answers that is not a success.
 pub async fn run(load: &Load, store: Arc<dyn Store>, dir: &Path) -> Result<Figures, Error> {
-    let options =
-        Options { tick: Duration::from_secs(1), collect_interval: Duration::from_secs(3600), ..Options::default() };
-    let node = Arc::new(node::IdleNode::new(load.concurrency * 2));
-    let control = Control::start(options, store, node, Arc::new(NoTraffic), registry()?).await?;
-    let socket = dir.join("bench.sock");
-    let listener = tokio::net::UnixListener::bind(&socket).map_err(|e| broken(&e))?;
-    let routes = control.services().await;
-    let server = tokio::spawn(async move {
-        let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
-        tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(incoming).await
-    });
-    let url = format!("unix:{}", socket.display());
-    let template = set_up(&url, load.concurrency * 2).await?;
+    let served = Served::start(load.concurrency * 2, store, dir).await?;
     let started = Instant::now();
-    preload::actors(&control.core, &template, load.actors).await?;
+    preload::actors(&served.control.core, &served.template, load.actors).await?;
     let preload_s = started.elapsed().as_secs_f64();
-    let figures = load::run(load, &url, preload_s).await;
-    control.stop();
-    server.abort();
+    let figures = load::run(load, &served.url, preload_s).await;
+    served.stop();
     figures
+}
+
+/// Asks `samples` times who uses a binary that `actors` suspended actors need, and says how long each answer took.
+///
+/// # Errors
+/// Whatever the control plane answers that is not a success, or not the truth.
+pub async fn usage(actors: usize, samples: usize, store: Arc<dyn Store>, dir: &Path) -> Result<Vec<Duration>, Error> {
+    let served = Served::start(2, store, dir).await?;
+    preload::actors(&served.control.core, &served.template, actors).await?;
+    let times = usage::run(&served.url, actors, samples).await;
+    served.stop();
+    times
 }
 
 fn registry() -> Result<Registry, Error> {
@@ -83,13 +119,23 @@ fn registry() -> Result<Registry, Error> {
         driver_name: "none".to_owned(),
         driver_version: "0".to_owned(),
         contract_version: CONTRACT,
-        required_assets: Vec::new(),
+        required_assets: vec![AssetRequirement {
+            name: ASSET.to_owned(),
+            media_types: vec![ate_sandbox::asset::PLAIN.to_owned()],
+            description: "nothing".to_owned(),
+            found_on_path_as: String::new(),
+        }],
         config: Default::default(),
         host_needs: HostNeeds::default(),
         image_format: Default::default(),
         isolation: Default::default(),
     };
     Registry::of([Herder { descriptor, program: "none".into() }], CONTRACT).map_err(|e| broken(&e))
+}
+
+/// What all actors run under.
+fn binary() -> Digest {
+    Digest::of(ASSET.as_bytes())
 }
 
 /// Configuration, pool, atespace and template, until the template is ready.
@@ -103,7 +149,11 @@ async fn set_up(url: &str, workers: usize) -> Result<ate_api::id::ObjectName, Er
         object
     };
     let objects = [
-        with(head("SandboxConfig", CLASS), json!({"sandboxClass": CLASS, "default": true})),
+        with(
+            head("SandboxConfig", CLASS),
+            json!({"sandboxClass": CLASS, "default": true,
+            "assets": {arch(): {ASSET: {"url": "file:///none", "sha256": binary()}}}}),
+        ),
         with(head("WorkerPool", "pool"), json!({"replicas": workers, "ateomImage": "none", "sandboxClass": CLASS})),
         with(head("Atespace", "bench"), json!({})),
         with(

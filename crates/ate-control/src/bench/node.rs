@@ -12,17 +12,19 @@ use ate_api::{
     Error, Reason,
     id::{Activation, Digest, ObjectName, Uid, WorkerId},
 };
-use ate_sandbox::{SandboxRef, capability};
+use ate_sandbox::{Revocations, SandboxRef, Verification, capability};
 use ate_snapshot::manifest::Platform;
 use tokio::sync::mpsc;
 
-pub(super) struct IdleNode {
+/// Has as many workers as its pools ask for, and no machine.
+pub struct IdleNode {
     room: usize,
     subscribers: Mutex<Vec<mpsc::Sender<NodeEvent>>>,
 }
 
 impl IdleNode {
-    pub(super) fn new(workers: usize) -> Self {
+    /// `workers`: how many there may be, for the size of its queues.
+    pub fn new(workers: usize) -> Self {
         IdleNode { room: workers * 4, subscribers: Mutex::default() }
     }
 }
@@ -39,6 +41,7 @@ impl NodeAgent for IdleNode {
 
     fn events(&self) -> NodeEvents {
         let (sender, receiver) = mpsc::channel(self.room);
+        let _ = sender.try_send(NodeEvent::Listed);
         if let Ok(mut all) = self.subscribers.lock() {
             all.push(sender);
         }
@@ -50,6 +53,8 @@ impl NodeAgent for IdleNode {
         for n in 0..pool.replicas {
             let report = WorkerReport {
                 id: WorkerId(format!("{}-{n}", pool.name.name)),
+                node: "idle".to_owned(),
+                pod: None,
                 pool: pool.name.clone(),
                 labels: pool.labels.clone(),
                 class: pool.sandbox.class.clone(),
@@ -63,6 +68,8 @@ impl NodeAgent for IdleNode {
                 },
                 configs: vec![pool.sandbox.config_label()],
                 prepared: None,
+                holds: None,
+                leaving: false,
                 message: String::new(),
             };
             for s in &subscribers {
@@ -76,6 +83,10 @@ impl NodeAgent for IdleNode {
         Ok(())
     }
 
+    async fn check_signatures(&self, _: &SandboxRef, _: &Verification, _: bool) -> Result<(), Error> {
+        not_here()
+    }
+
     async fn probe(&self, _: &SandboxRef) -> Result<Probed, Error> {
         Ok(Probed { capabilities: vec![capability::SNAPSHOT_FULL.to_owned()], versions: BTreeMap::new() })
     }
@@ -86,6 +97,14 @@ impl NodeAgent for IdleNode {
 
     async fn assets(&self) -> Result<Vec<AssetReport>, Error> {
         Ok(Vec::new())
+    }
+
+    async fn delete_asset(&self, _: &Digest) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn set_revocations(&self, _: Revocations) -> Result<(), Error> {
+        Ok(())
     }
 
     async fn resolve_image(&self, reference: &str) -> Result<ResolvedImage, Error> {
@@ -117,7 +136,7 @@ impl NodeAgent for IdleNode {
         })
     }
 
-    async fn thaw(&self, _: &WorkerId, _: Activation) -> Result<(), Error> {
+    async fn thaw(&self, _: &WorkerId, _: &Uid, _: Activation, _: u64) -> Result<(), Error> {
         Ok(())
     }
 

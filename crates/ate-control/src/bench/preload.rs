@@ -13,10 +13,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::{
     core::Core,
     records::{ActorRecord, Location, Snapshot, SnapshotRecord, TemplateRecord, keys, now_ms, pack},
+    usage,
 };
 
-/// Actors in one transaction: four keys each, of the 128 a transaction may write.
-const BATCH: usize = 32;
+/// Actors in one transaction: five keys each, of the 128 a transaction may write.
+const BATCH: usize = 25;
 /// Transactions at once, for the store to group.
 const PARALLEL: usize = 16;
 
@@ -58,6 +59,7 @@ fn actor(tx: Transaction, i: usize, template: &TemplateRecord, golden: &Snapshot
     record.snapshot = Some(snapshot.clone());
     record.activation = ate_api::id::Activation(1);
     record.last_generation = 1;
+    let tx = usage::note(tx, &name, None, Some(&snapshot));
     let index =
         SnapshotRecord { actor: name.clone(), actor_uid: record.uid.clone(), template: template.name(), snapshot };
     Ok(tx

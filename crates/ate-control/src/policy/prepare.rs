@@ -14,6 +14,7 @@ use std::{
 
 use ate_agent::Prepare;
 use ate_api::{Error, Reason, id::ObjectName, resource::template::Scope};
+use ate_failpoint::{again, step};
 use ate_sandbox::capability;
 
 use crate::{
@@ -58,7 +59,9 @@ impl Core {
 
     fn likely_next(&self, worker: &Worker, covered: &[Prepared]) -> Option<(Prepared, ObjectName)> {
         let recent = self.recent().into_iter();
-        let mut fitting = recent.filter(|(p, _)| self.can(p, Some(&worker.report.class), capability::PREPARE));
+        let mut fitting = recent.filter(|(p, _)| {
+            self.can(p, Some(&worker.report.class), capability::PREPARE) && self.trusted_revision(&p.sandbox).is_ok()
+        });
         let first = fitting.next()?;
         if !covered.contains(&first.0) {
             return Some(first);
@@ -66,18 +69,21 @@ impl Core {
         Some(fitting.find(|(p, _)| !covered.contains(p)).unwrap_or(first))
     }
 
-    /// What new actors begin with, if that is restored under the sandbox that is prepared.
-    fn beginning(&self, prepared: &Prepared, template: &ObjectName) -> Option<Snapshot> {
+    /// What new actors begin with on this worker, if that is restored under the sandbox that is prepared.
+    fn beginning(&self, worker: &Worker, prepared: &Prepared, template: &ObjectName) -> Option<Snapshot> {
         let template = self.catalog.template(template, &prepared.template)?.value;
         // One without memory is nothing to restore: new actors boot.
-        let restored = |golden: &Snapshot| golden.scope == Scope::Full && golden.sandbox == prepared.sandbox;
-        template.golden.clone().filter(restored)
+        let restored = |golden: &&Snapshot| {
+            let fits = || self.fits_platform(golden, &worker.report.platform);
+            golden.scope == Scope::Full && golden.sandbox == prepared.sandbox && fits()
+        };
+        template.beginnings().find(restored).cloned()
     }
 
-    fn wants_standby(&self, prepared: &Prepared, template: &ObjectName) -> bool {
+    fn wants_standby(&self, worker: &Worker, prepared: &Prepared, template: &ObjectName) -> bool {
         self.expects_new(&prepared.template)
             && self.can(prepared, None, capability::STANDBY)
-            && self.beginning(prepared, template).is_some()
+            && self.beginning(worker, prepared, template).is_some()
     }
 }
 
@@ -107,7 +113,7 @@ async fn add_standbys(core: &Core, workers: Vec<Worker>) {
     for worker in workers {
         let Some(Preparation { fits, standby: false, .. }) = &worker.prepared else { continue };
         let Some((_, template)) = recent.iter().find(|(p, _)| p == fits) else { continue };
-        if core.wants_standby(fits, template) && is_unused(core, &worker) {
+        if core.wants_standby(&worker, fits, template) && is_unused(core, &worker) {
             // An actor that comes now had better go elsewhere.
             core.scheduler.set_prepared(&worker.report.id, worker.uses, None);
             prepare(core, &worker, fits, template).await;
@@ -122,7 +128,7 @@ fn is_unused(core: &Core, worker: &Worker) -> bool {
 
 /// With a standby if one is wanted. One that cannot be made must not cost the preparation.
 async fn prepare(core: &Core, worker: &Worker, prepared: &Prepared, template: &ObjectName) -> bool {
-    let standby = core.wants_standby(prepared, template);
+    let standby = core.wants_standby(worker, prepared, template);
     let mut done = prepare_as(core, worker, prepared, template, standby).await;
     if let Err(e) = &done
         && standby
@@ -145,14 +151,15 @@ async fn prepare_as(
     let gone = || Error::new(Reason::NotFound, "the template is gone").on(format!("actortemplate/{template}"));
     let for_node = core.catalog.template(template, &prepared.template).ok_or_else(gone)?.value.for_node();
     let revision = core.trusted_revision(&prepared.sandbox)?;
-    let snapshot = core.beginning(prepared, template);
-    let call = core.node.prepare(Prepare {
+    let snapshot = core.beginning(worker, prepared, template);
+    let prepare = Prepare {
         worker: worker.report.id.clone(),
         template: for_node,
         sandbox: revision.reference.clone(),
         snapshot: snapshot.as_ref().map(Snapshot::reference),
         standby,
-    });
+    };
+    let call = async { step!("prepare.node", core.node.prepare(again!(prepare)), repeatable) };
     let limit = core.options.activate_timeout;
     let late = |_| Err(Error::new(Reason::DeadlineExceeded, format!("it took longer than {limit:?}")));
     tokio::time::timeout(limit, call).await.unwrap_or_else(late)?;

@@ -1,6 +1,6 @@
 //! The deletion queue: snapshots nobody references are removed from storage, off every clock. An entry stays in the
-//! store until the node says that the snapshot is gone; what is new is also kept in memory, so that the store is only
-//! searched after a start and after failures.
+//! store until the node says that the snapshot is gone. What is new is also kept in memory, so that it goes at once; what
+//! this memory does not know of (a removal that failed, a commit whose answer was lost) is found in the store.
 //!
 //! One that others rest on waits until the last of these is in the queue or gone (I2).
 
@@ -10,6 +10,7 @@ use std::{
 };
 
 use ate_api::{Error, id::Digest};
+use ate_failpoint::{period, step};
 use ate_store::Transaction;
 use futures::{StreamExt, stream};
 use tokio::sync::Notify;
@@ -23,8 +24,8 @@ use crate::{
 const PARALLEL: usize = 4;
 /// Entries taken from the queue at a time; their removal is one transaction.
 const BATCH: usize = 64;
-/// When entries that failed are tried again.
-const RETRY: Duration = Duration::from_secs(30);
+/// How often the store is searched for entries. Nearly always there are none, or bases that wait.
+const SEARCH: Duration = Duration::from_secs(10);
 /// Lets a burst of suspends gather, so that their garbage is one commit.
 const GATHER: Duration = Duration::from_millis(100);
 /// One removal.
@@ -58,31 +59,36 @@ impl Fresh {
 }
 
 pub(crate) async fn run(core: Arc<Core>) {
-    let mut search = true;
+    let mut search = tokio::time::interval(period(SEARCH));
+    search.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        if search {
-            search = !sweep_store(&core).await.unwrap_or(false);
-        }
-        tokio::select! {
+        let done = tokio::select! {
             () = core.stop.cancelled() => return,
-            () = core.garbage.some.notified() => tokio::time::sleep(GATHER).await,
-            () = tokio::time::sleep(RETRY) => {}
-        }
-        let fresh = core.garbage.take();
-        search |= fresh.len() == MAX_FRESH;
-        for batch in fresh.chunks(BATCH) {
-            search |= !remove_all(&core, batch.to_vec()).await.unwrap_or(false);
+            () = core.garbage.some.notified() => {
+                tokio::time::sleep(GATHER).await;
+                remove_fresh(&core).await
+            }
+            _ = search.tick() => sweep_store(&core).await,
+        };
+        if let Err(e) = done {
+            tracing::warn!(error = %e, "the deletion queue could not be worked off yet");
         }
     }
 }
 
-/// Everything in the queue. False: something is left.
-async fn sweep_store(core: &Arc<Core>) -> Result<bool, Error> {
+async fn remove_fresh(core: &Arc<Core>) -> Result<(), Error> {
+    for batch in core.garbage.take().chunks(BATCH) {
+        remove_all(core, batch.to_vec()).await?;
+    }
+    Ok(())
+}
+
+/// Everything in the queue.
+async fn sweep_store(core: &Arc<Core>) -> Result<(), Error> {
     let mut after: Option<String> = None;
-    let mut all = true;
     loop {
         let page = core.db.page(keys::GARBAGE, after.as_deref(), BATCH).await?;
-        let Some((last, _)) = page.last() else { return Ok(all) };
+        let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(last.clone());
         let mut entries = Vec::with_capacity(page.len());
         for (key, v) in page {
@@ -91,27 +97,26 @@ async fn sweep_store(core: &Arc<Core>) -> Result<bool, Error> {
                 _ => tracing::error!(key, "unreadable entry in the deletion queue"),
             }
         }
-        all &= remove_all(core, entries).await?;
+        remove_all(core, entries).await?;
         if core.stop.is_cancelled() {
-            return Ok(false);
+            return Ok(());
         }
     }
 }
 
-/// At most [`BATCH`] of them. False: some are not gone yet.
-async fn remove_all(core: &Arc<Core>, entries: Vec<(Digest, Garbage)>) -> Result<bool, Error> {
-    let count = entries.len();
+/// At most [`BATCH`] of them; those that cannot be removed yet stay in the queue.
+async fn remove_all(core: &Arc<Core>, entries: Vec<(Digest, Garbage)>) -> Result<(), Error> {
     let gone: Vec<Digest> = stream::iter(entries)
         .map(|(manifest, garbage)| async move { remove(core, &manifest, &garbage).await.then_some(manifest) })
         .buffer_unordered(PARALLEL)
         .filter_map(std::future::ready)
         .collect()
         .await;
-    let done = gone.len() == count;
     if !gone.is_empty() {
-        core.db.commit(gone.iter().fold(Transaction::new(), |tx, m| tx.delete(keys::garbage(m)))).await?;
+        let forget = || gone.iter().fold(Transaction::new(), |tx, m| tx.delete(keys::garbage(m)));
+        step!("garbage.forget", core.db.commit(forget()), repeatable)?;
     }
-    Ok(done)
+    Ok(())
 }
 
 async fn remove(core: &Core, manifest: &Digest, garbage: &Garbage) -> bool {
@@ -126,7 +131,9 @@ async fn remove(core: &Core, manifest: &Digest, garbage: &Garbage) -> bool {
             return false;
         }
     }
-    match tokio::time::timeout(TIMEOUT, core.node.delete_snapshot(&garbage.reference(manifest))).await {
+    let reference = garbage.reference(manifest);
+    let delete = async { step!("garbage.delete", core.node.delete_snapshot(&reference), repeatable) };
+    match tokio::time::timeout(TIMEOUT, delete).await {
         Ok(Ok(())) => true,
         Ok(Err(e)) => {
             tracing::warn!(manifest = manifest.short(), error = %e, "snapshot could not be removed yet");

@@ -9,7 +9,7 @@ use ate_store::{Expect, Transaction};
 use crate::{
     core::Core,
     records::{PoolRecord, Revision, keys},
-    resources::{configs::camel_case, pools::set_ready},
+    resources::pools::set_ready,
     scheduler::{PoolInfo, Stage},
     workflow::turns::Kind,
 };
@@ -69,6 +69,7 @@ async fn reconcile(
             .map(|r| r.value)
             .ok_or_else(|| Error::new(Reason::Internal, format!("revision {} is missing in the store", c.key())))
     });
+    let revision = revision.and_then(|r| core.check_trust(&r.reference).map(|()| r));
     let usable = revision.as_ref().ok().filter(|r| r.probed && core.scheduler.is_verified(&r.key().to_string()));
     core.scheduler.set_pool(
         name.clone(),
@@ -76,6 +77,7 @@ async fn reconcile(
             labels: labels.clone(),
             class: pool.resource.spec.sandbox_class.clone(),
             sandbox: usable.cloned(),
+            revoked: revision.as_ref().err().filter(|e| e.reason == Reason::AssetRevoked).cloned(),
             capacity: wanted,
         },
     );
@@ -85,7 +87,8 @@ async fn reconcile(
     if pool.deleting {
         return remove(core, name, told).await;
     }
-    if let Ok(revision) = &revision {
+    // Before its binaries are known to be signed by whom they should, the node is not told of them.
+    if let Some(revision) = revision.as_ref().ok().filter(|r| r.admits()) {
         let spec = PoolSpec {
             name: name.clone(),
             labels,
@@ -145,7 +148,7 @@ async fn report(
 ) -> Result<(), Error> {
     let (replicas, ready, _) = core.scheduler.pool_counts(name);
     let (ok, reason, message) = match revision {
-        Err(e) => (false, camel_case(e.reason), e.message.clone()),
+        Err(e) => (false, e.reason.camel_case().to_owned(), e.message.clone()),
         Ok(r) if !core.scheduler.is_verified(&r.key().to_string()) => {
             let why = r.failure.as_ref().map_or("fetching and trying its binaries", |f| f.message.as_str());
             (false, "SandboxConfigNotReady".to_owned(), format!("{}: {why}", r.key()))

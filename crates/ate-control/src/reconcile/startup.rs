@@ -1,20 +1,29 @@
 //! Start-up: the memory is rebuilt from the store, and whoever held a worker is put to rest. On one machine no
-//! worker outlives its node, so each of them was lost.
+//! worker outlives its node, so each of them was lost; elsewhere they are adopted ([`crate::workflow::adopt`]).
 //!
 //! Only actors with a `busy` marker are looked at; a million that sleep cost nothing.
 
 use std::sync::Arc;
 
-use ate_api::{Error, id::ObjectName};
-use futures::{TryStreamExt, stream};
+use ate_api::{
+    Error,
+    id::{ActorName, ObjectName},
+};
+use ate_failpoint::{again, step};
+use ate_store::Transaction;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::{
     core::Core,
-    records::{AtespaceRecord, ConfigKey, ConfigRecord, Phase, PoolRecord, Revision, TemplateRecord, from_json, keys},
+    db::Stored,
+    records::{
+        ActorRecord, AtespaceRecord, ConfigKey, ConfigRecord, Phase, PoolRecord, Revision, Rollout, TemplateRecord,
+        from_json, keys,
+    },
     scheduler::Prepared,
 };
 
-/// Actors recovered at once.
+/// Actors looked at, or recovered, at once.
 const PARALLEL: usize = 32;
 
 impl Core {
@@ -45,6 +54,13 @@ impl Core {
             let record: ConfigRecord = from_json(&key, &v.value)?;
             c.configs.set(record.resource.metadata.name.clone(), v.version, record);
         }
+        if let Some(found) = self.db.get_json(keys::DEFAULT_CLASS).await? {
+            c.default_class.set((), found.version, found.value);
+        }
+        for (key, v) in scan(keys::ROLLOUTS).await? {
+            let record: Rollout = from_json(&key, &v.value)?;
+            c.rollouts.set(record.class.clone(), v.version, record);
+        }
         for (key, v) in scan(keys::POOLS).await? {
             let record: PoolRecord = from_json(&key, &v.value)?;
             c.pools.set(record.name(), v.version, record);
@@ -72,25 +88,36 @@ impl Core {
         }
     }
 
-    pub(crate) async fn recover_all(self: &Arc<Self>) -> Result<usize, Error> {
-        let mut busy = Vec::new();
+    /// Whoever held a worker when the last one ended, as recorded. The marker of anybody else goes.
+    pub(crate) async fn find_busy(&self) -> Result<Vec<(ActorName, Stored<ActorRecord>)>, Error> {
+        let mut names = Vec::new();
         self.db
             .scan(keys::BUSY, |key, _| {
-                busy.extend(keys::actor_of(&key));
+                names.extend(keys::actor_of(&key));
                 Ok(())
             })
             .await?;
+        let found = stream::iter(names).map(|name| async move {
+            match self.db.find_actor(&name).await? {
+                Some(actor) if !actor.value.phase.is_at_rest() => Ok::<_, Error>(Some((name, actor))),
+                _ => {
+                    let tx = Transaction::new().delete(keys::busy(&name));
+                    step!("adopt.tidy", self.db.commit(again!(tx)), repeatable)?;
+                    Ok(None)
+                }
+            }
+        });
+        found.buffer_unordered(PARALLEL).try_filter_map(|found| async { Ok(found) }).try_collect().await
+    }
+
+    pub(crate) async fn recover_all(self: &Arc<Self>) -> Result<usize, Error> {
+        let busy = self.find_busy().await?;
         let count = busy.len();
         stream::iter(busy.into_iter().map(Ok))
-            .try_for_each_concurrent(PARALLEL, |name| async move {
-                match self.db.find_actor(&name).await? {
-                    Some(mut actor) if !actor.value.phase.is_at_rest() => {
-                        // That it runs is written off the clock: whoever was being started may have served already.
-                        actor.value.phase = Phase::Running;
-                        self.put_to_rest(&name, actor, "NODE_RESTARTED", "the node was restarted").await.map(drop)
-                    }
-                    _ => self.db.commit(ate_store::Transaction::new().delete(keys::busy(&name))).await.map(drop),
-                }
+            .try_for_each_concurrent(PARALLEL, |(name, mut actor)| async move {
+                // That it runs is written off the clock: whoever was being started may have served already.
+                actor.value.phase = Phase::Running;
+                self.put_to_rest(&name, actor, "NODE_RESTARTED", "the node was restarted").await.map(drop)
             })
             .await?;
         Ok(count)

@@ -13,7 +13,7 @@ use ate_api::{
     resource::{Condition, meta::set_condition},
 };
 
-use crate::{core::Core, records::TemplateRecord, resources::configs::camel_case};
+use crate::{core::Core, records::TemplateRecord};
 
 /// A template that waits for a pool or a configuration is looked at this often even if nothing seems to change.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -25,7 +25,8 @@ pub(crate) async fn run(core: Arc<Core>) {
         changes.mark_unchanged();
         for (name, template) in core.catalog.templates.all() {
             let uid = template.value.uid().clone();
-            let wanted = template.value.golden.is_none() && !template.value.deleting;
+            let is_ready = template.value.golden.is_some() && template.value.phase() == "Ready";
+            let wanted = !is_ready && !template.value.deleting;
             if wanted && active.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone()) {
                 let (core, active) = (core.clone(), active.clone());
                 core.clone().spawn(async move {
@@ -47,6 +48,7 @@ async fn build(core: &Arc<Core>, name: &ObjectName, uid: &Uid) {
     loop {
         let mut pools = core.catalog.pools.watch();
         let mut ready = core.config_ready.subscribe();
+        let mut revoked = core.revoked.subscribe();
         let Err(e) = core.make_golden(name, uid).await else { return };
         if core.catalog.template(name, uid).is_none_or(|t| t.value.deleting) || core.stop.is_cancelled() {
             return;
@@ -64,7 +66,9 @@ async fn build(core: &Arc<Core>, name: &ObjectName, uid: &Uid) {
                 () = core.stop.cancelled() => return,
                 _ = pools.changed() => {}
                 _ = ready.changed() => {}
-                () = tokio::time::sleep(AGAIN), if !failed => {}
+                _ = revoked.changed() => {}
+                // What may go away by itself is tried again, however often it was.
+                () = tokio::time::sleep(AGAIN), if !failed || e.is_retryable() => {}
             }
             if failed {
                 attempts = 0;
@@ -90,6 +94,7 @@ fn waits_for_change(reason: Reason) -> bool {
             | R::NoSandboxConfig
             | R::MissingCapability
             | R::UnknownSandboxClass
+            | R::AssetRevoked
     )
 }
 
@@ -103,7 +108,7 @@ async fn note(core: &Core, name: &ObjectName, uid: &Uid, e: &Error, failed: bool
         let message = format!("{} ({}){hint}", e.message, e.reason);
         set_condition(
             &mut status.conditions,
-            Condition::new("Ready", false, &camel_case(e.reason), message, generation),
+            Condition::new("Ready", false, e.reason.camel_case(), message, generation),
         );
     })
     .await

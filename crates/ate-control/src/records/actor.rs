@@ -66,6 +66,12 @@ pub(crate) struct ActorRecord {
     pub(crate) template_uid: Uid,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) selector: BTreeMap<String, String>,
+    /// Under which revision it is started from its image, whatever its pool runs. Golden actors of a rollout have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pinned: Option<ConfigKey>,
+    /// Digest of the platform whose workers alone boot it. Golden actors made for a platform have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) platform: Option<Digest>,
     pub(crate) phase: Phase,
     /// Fencing number: grows before every activation, never goes back (I1).
     pub(crate) activation: Activation,
@@ -100,6 +106,8 @@ impl ActorRecord {
             template,
             template_uid,
             selector,
+            pinned: None,
+            platform: None,
             phase: Phase::Suspended,
             activation: Activation(0),
             last_generation: 0,

@@ -6,22 +6,29 @@
 pub(crate) mod actor;
 pub(crate) mod keys;
 pub(crate) mod resource;
+pub(crate) mod rollout;
 pub(crate) mod snapshot;
 
 pub(crate) use actor::{ActorRecord, Phase, Seat};
-pub(crate) use resource::{AtespaceRecord, ConfigRecord, Failure, PoolRecord, Revision, TemplateRecord};
+pub(crate) use resource::{AtespaceRecord, ConfigRecord, DefaultClass, Failure, PoolRecord, Revision, TemplateRecord};
+pub(crate) use rollout::{MaxUnavailable, Rollout, RolloutPhase, RolloutPolicy, Step, StepState, Stopped};
 pub(crate) use snapshot::{Base, ConfigKey, Garbage, Location, Snapshot, SnapshotRecord};
 
 use ate_api::{Error, Reason};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
+/// Nesting of a record; ours have five levels. A damaged one must not run over the stack, whoever reads it.
+const MAX_DEPTH: usize = 32;
+
 pub(crate) fn pack<T: Serialize>(value: &T) -> Result<Bytes, Error> {
     rmp_serde::to_vec_named(value).map(Bytes::from).map_err(|e| damaged("record", &e))
 }
 
 pub(crate) fn unpack<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, Error> {
-    rmp_serde::from_slice(bytes).map_err(|e| damaged(key, &e))
+    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+    reader.set_max_depth(MAX_DEPTH);
+    T::deserialize(&mut reader).map_err(|e| damaged(key, &e))
 }
 
 pub(crate) fn to_json<T: Serialize>(value: &T) -> Result<Bytes, Error> {
@@ -43,4 +50,17 @@ pub(crate) fn now_ms() -> i64 {
 
 pub(crate) fn timestamp(ms: i64) -> ate_api::time::Timestamp {
     ate_api::time::Timestamp::from_millisecond(ms).unwrap_or(ate_api::time::Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_nests_without_end_is_damaged_and_no_more() {
+        // Lists of one entry, each in the one before, in a field that nobody knows.
+        let nested = [&[0x81, 0xa1, b'x'][..], &[0x91; 100_000]].concat();
+        let e = unpack::<ActorRecord>("actor/default/a", &nested).unwrap_err();
+        assert_eq!((e.reason, e.object.as_str()), (Reason::Internal, "actor/default/a"));
+    }
 }

@@ -84,7 +84,7 @@ impl Snapshot {
 
 fn reference(manifest: &Digest, scope: Scope, location: &Location) -> SnapshotRef {
     let location = match location {
-        Location::Node(_) => SnapshotLocation::Local,
+        Location::Node(node) => SnapshotLocation::Local { node: node.clone() },
         Location::Url(prefix) => SnapshotLocation::External { prefix: prefix.clone() },
     };
     SnapshotRef { manifest: manifest.clone(), scope, location }

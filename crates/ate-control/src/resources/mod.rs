@@ -3,6 +3,8 @@
 pub(crate) mod admission;
 pub(crate) mod atespaces;
 pub(crate) mod configs;
+pub(crate) mod defaults;
+mod force;
 pub(crate) mod in_use;
 pub(crate) mod pools;
 pub(crate) mod templates;
@@ -20,17 +22,20 @@ pub(crate) enum Applied {
 /// Tries of a read-check-write while others write the same object.
 pub(crate) const ATTEMPTS: usize = 16;
 
-/// Metadata the server owns, for a new object.
+/// Metadata the server owns, for a new object. One that is declared elsewhere has it from there; a user cannot say any.
 pub(crate) fn stamp_new(meta: &mut ObjectMeta) {
-    meta.uid = Some(Uid::generate());
-    meta.generation = 1;
-    meta.creation_timestamp = Some(ate_api::time::now());
+    meta.uid.get_or_insert_with(Uid::generate);
+    meta.generation = meta.generation.max(1);
+    meta.creation_timestamp.get_or_insert_with(ate_api::time::now);
 }
 
 /// Metadata the server owns, for a changed object.
 pub(crate) fn stamp_changed(meta: &mut ObjectMeta, old: &ObjectMeta, spec_changed: bool) {
     meta.uid.clone_from(&old.uid);
-    meta.generation = old.generation + u64::from(spec_changed);
+    meta.generation = match meta.generation {
+        0 => old.generation + u64::from(spec_changed),
+        declared => declared,
+    };
     meta.creation_timestamp = old.creation_timestamp;
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ate_api::{
     Error, Reason,
     id::ObjectName,
-    resource::{Condition, WorkerPool, meta::set_condition},
+    resource::{Choice, Condition, WorkerPool, meta::set_condition},
 };
 use ate_sandbox::resolve;
 
@@ -113,16 +113,26 @@ impl Core {
 
     /// The configuration a pool runs under: the one it names, or the default of its class.
     pub(crate) fn config_of(&self, pool: &WorkerPool) -> Result<Arc<ConfigRecord>, Error> {
+        self.config_choice(pool).map(|(_, config)| config)
+    }
+
+    /// The same, with the rule that decided.
+    pub(crate) fn config_choice(&self, pool: &WorkerPool) -> Result<(Choice, Arc<ConfigRecord>), Error> {
         let name = ObjectName::new(&pool.metadata.namespace, &pool.metadata.name);
         self.choose_config(&name, &pool.spec.sandbox_class, pool.spec.sandbox_config_name.as_deref())
     }
 
     /// The default configuration of a class.
     pub(crate) fn default_config(&self, class: &str) -> Result<Arc<ConfigRecord>, Error> {
-        self.choose_config(&ObjectName::new("", ""), class, None)
+        self.choose_config(&ObjectName::new("", ""), class, None).map(|(_, config)| config)
     }
 
-    fn choose_config(&self, pool: &ObjectName, class: &str, named: Option<&str>) -> Result<Arc<ConfigRecord>, Error> {
+    fn choose_config(
+        &self,
+        pool: &ObjectName,
+        class: &str,
+        named: Option<&str>,
+    ) -> Result<(Choice, Arc<ConfigRecord>), Error> {
         let all = self.catalog.configs.all();
         let candidates = all.iter().map(|(name, c)| {
             let spec = &c.value.resource.spec;
@@ -131,7 +141,7 @@ impl Core {
         let choice = resolve::config(pool, class, named, candidates)?;
         let found = self.catalog.configs.get(&choice.name);
         found
-            .map(|c| c.value)
+            .map(|c| (choice, c.value))
             .ok_or_else(|| Error::new(Reason::NoSandboxConfig, "the configuration has just been deleted"))
     }
 }

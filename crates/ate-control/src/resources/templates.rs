@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use ate_api::{
     Error, Reason, canonical,
-    id::{ActorName, GOLDEN_ATESPACE, ObjectName},
-    resource::{ActorTemplate, ActorTemplateStatus},
+    id::{ActorName, Digest, GOLDEN_ATESPACE, ObjectName},
+    resource::{ActorTemplate, ActorTemplateStatus, Choice},
 };
 use ate_sandbox::{capability, resolve};
+use ate_snapshot::manifest::Platform;
 use ate_store::{Expect, Transaction};
 
 use super::{ATTEMPTS, Applied, in_use, not_found, stamp_changed, stamp_new, too_many_conflicts};
 use crate::{
     catalog::Entry,
     core::Core,
-    records::{TemplateRecord, keys},
+    records::{ConfigKey, TemplateRecord, keys, to_json},
 };
 
 /// Where HTTP goes when neither template nor image says.
@@ -27,16 +28,14 @@ impl Core {
     ) -> Result<(Applied, Entry<TemplateRecord>), Error> {
         let name = ObjectName::new(&template.metadata.namespace, &template.metadata.name);
         let object = format!("actortemplate/{name}");
-        let class = self.class_of(&template);
-        let descriptor = &self.classes.get(&class).map_err(|e| e.on(object.clone()))?.descriptor;
-        if template.spec.sandbox_class.is_none() {
-            descriptor.may_be_default().map_err(|e| e.on(object.clone()))?;
-        }
         let spec_digest = canonical::digest_of(&template.spec);
         for _ in 0..ATTEMPTS {
             let Some(old) = self.catalog.templates.get(&name) else {
-                self.check_capabilities(&template, &class).map_err(|e| e.on(object.clone()))?;
-                return self.create_template(&name, template, class, spec_digest).await;
+                match self.create_template(&name, template.clone(), spec_digest.clone()).await {
+                    Err(e) if e.reason == Reason::Conflict => self.reload_for_template(&name).await?,
+                    done => return done,
+                }
+                continue;
             };
             if old.value.deleting {
                 return Err(Error::new(Reason::WrongState, "the template is being deleted").on(object));
@@ -68,21 +67,31 @@ impl Core {
         &self,
         name: &ObjectName,
         mut resource: ActorTemplate,
-        class: String,
         spec_digest: ate_api::id::Digest,
     ) -> Result<(Applied, Entry<TemplateRecord>), Error> {
+        let (choice, still) = self.class_of(&resource)?;
+        self.check_capabilities(&resource, &choice.name).map_err(|e| e.on(format!("actortemplate/{name}")))?;
         stamp_new(&mut resource.metadata);
-        resource.status = Some(ActorTemplateStatus::default());
+        let choice = choice.at(ate_api::time::now());
+        resource.status = Some(ActorTemplateStatus {
+            sandbox_class: choice.name.clone(),
+            sandbox_class_choice: Some(Box::new(choice.clone())),
+            ..Default::default()
+        });
         let record = TemplateRecord {
             default_port: readyz_port(&resource).unwrap_or(DEFAULT_PORT),
             resource,
-            class,
+            class: choice.name.clone(),
+            class_choice: Some(choice),
             spec_digest,
             images: Default::default(),
             golden: None,
+            siblings: Vec::new(),
+            former: Vec::new(),
             deleting: false,
         };
-        let version = self.db.put_json(&keys::template(name), None, &record).await?;
+        let key = keys::template(name);
+        let version = self.db.commit(still.check(key.clone(), Expect::Absent).put(key, to_json(&record)?)).await?;
         self.catalog.templates.set(name.clone(), version, record.clone());
         Ok((Applied::Created, Entry { version, value: Arc::new(record) }))
     }
@@ -152,8 +161,7 @@ impl Core {
         let old = self.reload_template(name).await?.ok_or_else(|| not_found("actortemplate", &name.to_string()))?;
         let uid = old.value.uid().clone();
         self.update_template(name, &uid, |t| t.deleting = true).await?;
-        let golden = ActorName::new(GOLDEN_ATESPACE, uid.as_str());
-        let removed = self.remove_template(name, &uid, &golden, &object).await;
+        let removed = self.remove_template(name, &uid, &object).await;
         if removed.is_err() {
             // Not deleted after all.
             let _ = self.update_template(name, &uid, |t| t.deleting = false).await;
@@ -165,17 +173,18 @@ impl Core {
         self: &Arc<Self>,
         name: &ObjectName,
         uid: &ate_api::id::Uid,
-        golden: &ActorName,
         object: &str,
     ) -> Result<(), Error> {
         let mut users = self.db.first_keys(&keys::by_template_prefix(uid), in_use::COUNTED).await?;
-        users.retain(|u| *u != format!("{}/{}", golden.atespace, golden.name));
+        users.retain(|u| !u.starts_with(&format!("{GOLDEN_ATESPACE}/")));
         if let Some(refusal) = in_use::refusal(object, "actor", users) {
             return Err(refusal);
         }
-        match self.delete_actor(golden, self.default_deadline()).await {
-            Err(e) if e.reason != Reason::NotFound => return Err(e),
-            _ => {}
+        for golden in self.golden_actors(uid).await? {
+            match self.delete_actor(&golden, self.default_deadline()).await {
+                Err(e) if e.reason != Reason::NotFound => return Err(e),
+                _ => {}
+            }
         }
         for _ in 0..ATTEMPTS {
             let Some(now) = self.catalog.template(name, uid) else { return Ok(()) };
@@ -193,27 +202,81 @@ impl Core {
         Err(too_many_conflicts(object.to_owned()))
     }
 
-    /// Creates the record of a template's golden actor, if it is not there.
-    pub(crate) async fn ensure_golden_actor(&self, template: &TemplateRecord) -> Result<ActorName, Error> {
-        let name = ActorName::new(GOLDEN_ATESPACE, template.uid().as_str());
+    /// Those whose snapshots are golden ones of a template, or were to be.
+    pub(crate) async fn golden_actors(&self, template: &ate_api::id::Uid) -> Result<Vec<ActorName>, Error> {
+        let prefix = format!("{}{GOLDEN_ATESPACE}/", keys::by_template_prefix(template));
+        let names = self.db.first_keys(&prefix, in_use::COUNTED).await?;
+        Ok(names.into_iter().map(|name| ActorName::new(GOLDEN_ATESPACE, name)).collect())
+    }
+
+    /// Creates the record of a template's golden actor, if it is not there: of the first one, which runs under what its
+    /// pool runs, or of one for a certain revision, and for workers of a certain platform.
+    pub(crate) async fn ensure_golden_actor(
+        &self,
+        template: &TemplateRecord,
+        revision: Option<&ConfigKey>,
+        platform: Option<(&Digest, &Platform)>,
+    ) -> Result<ActorName, Error> {
+        let mut name = template.uid().to_string();
+        if let Some(key) = revision {
+            name += &format!("-{}", Digest::of(key.to_string().as_bytes()).short());
+        }
+        if let Some((digest, _)) = platform {
+            name += &format!("-{}", digest.short());
+        }
+        let name = ActorName::new(GOLDEN_ATESPACE, name);
         if self.db.find_actor(&name).await?.is_none() {
-            let record = crate::records::ActorRecord::new(template.name(), template.uid().clone(), Default::default());
-            let tx = Transaction::new()
+            let mut record =
+                crate::records::ActorRecord::new(template.name(), template.uid().clone(), Default::default());
+            record.pinned = revision.cloned();
+            let mut tx = Transaction::new();
+            if let Some((digest, platform)) = platform {
+                record.platform = Some(digest.clone());
+                tx = tx.put(keys::platform(digest), crate::records::to_json(platform)?);
+            }
+            let tx = tx
                 .check(keys::actor(&name), Expect::Absent)
                 .check(keys::template(&template.name()), Expect::Present)
                 .put(keys::actor(&name), crate::records::pack(&record)?)
                 .put(keys::by_template(template.uid(), &name), &b""[..]);
-            self.db.commit(tx).await?;
+            let version = self.db.commit(tx).await?;
+            if let Some((digest, platform)) = platform {
+                self.catalog.platforms.set(digest.clone(), version, platform.clone());
+            }
         }
         Ok(name)
     }
 
-    /// Named by the template, else the default of the atespace of its namespace, else that of the cluster.
-    pub(crate) fn class_of(&self, template: &ActorTemplate) -> String {
-        let atespace = self.catalog.atespaces.get(&template.metadata.namespace);
-        let default = atespace.and_then(|a| a.value.resource.spec.default_sandbox_class.clone());
-        let of_atespace = default.as_deref().map(|class| (template.metadata.namespace.as_str(), class));
-        resolve::class(template.spec.sandbox_class.as_deref(), of_atespace, self.options.default_class.as_deref()).name
+    /// The class of a new template: named by it, else the default of the atespace of its namespace, else that of the
+    /// cluster, else the built-in one. With it a transaction that checks that the defaults still are what they were.
+    ///
+    /// # Errors
+    /// `UNKNOWN_SANDBOX_CLASS`, and `NOT_A_SANDBOX` if it would get one that is no sandbox without having asked for it.
+    pub(crate) fn class_of(&self, template: &ActorTemplate) -> Result<(Choice, Transaction), Error> {
+        let namespace = &template.metadata.namespace;
+        let named = template.spec.sandbox_class.as_deref();
+        let atespace = self.catalog.atespaces.get(namespace);
+        let of_atespace = atespace.as_ref().and_then(|a| a.value.resource.spec.default_sandbox_class.as_deref());
+        let cluster = self.catalog.default_class.get(&());
+        let of_cluster = cluster.as_ref().map(|c| (c.value.config.as_str(), c.value.class.as_str()));
+        let choice = resolve::class(named, of_atespace.map(|class| (namespace.as_str(), class)), of_cluster);
+        let object = || format!("actortemplate/{}", ObjectName::new(namespace, &template.metadata.name));
+        let descriptor = &self.classes.get(&choice.name).map_err(|e| e.on(object()))?.descriptor;
+        let mut still = Transaction::new();
+        if named.is_none() {
+            descriptor.may_be_default().map_err(|e| e.on(object()))?;
+            still = still
+                .check(keys::atespace(namespace), atespace.as_ref().map(|a| a.version).into())
+                .check(keys::DEFAULT_CLASS, cluster.as_ref().map(|c| c.version).into());
+        }
+        Ok((choice, still))
+    }
+
+    /// What the creation of a template looks at, as it is in the store now.
+    async fn reload_for_template(&self, name: &ObjectName) -> Result<(), Error> {
+        self.reload_template(name).await?;
+        self.reload_atespace(&name.namespace).await?;
+        self.reload_default_class().await
     }
 }
 

@@ -12,7 +12,7 @@ use ate_api::id::{Activation, ActorName, Digest, ObjectName, Uid, WorkerId};
 use ate_snapshot::manifest::Platform;
 
 use super::{PoolInfo, Preparation, free::FreeSet, queue::Waiter};
-use crate::records::ConfigKey;
+use crate::records::{ConfigKey, Revision};
 
 /// Where an activation is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +67,13 @@ impl Worker {
         }
     }
 
+    /// Its own node has them.
+    pub(super) fn has_binaries_of(&self, sandbox: &Revision) -> bool {
+        self.report.configs.contains(&sandbox.reference.config_label())
+    }
+
     pub(super) fn is_available(&self) -> bool {
-        matches!(self.seat, Seat::Free) && self.phase == WorkerPhase::Ready
+        matches!(self.seat, Seat::Free) && self.phase == WorkerPhase::Ready && !self.report.leaving
     }
 }
 
@@ -118,12 +123,11 @@ impl Book {
     }
 
     pub(super) fn set_verified(&mut self, config: String) {
-        if self.verified.insert(config) {
-            let pools: Vec<ObjectName> = self.pools.keys().cloned().collect();
-            for pool in pools {
-                self.offer_all(&pool);
-            }
-        }
+        self.verified.insert(config);
+    }
+
+    pub(super) fn forget_verified(&mut self, config: &str) {
+        self.verified.remove(config);
     }
 
     pub(super) fn is_verified(&self, config: &str) -> bool {
@@ -197,6 +201,29 @@ impl Book {
         }
     }
 
+    /// Puts somebody on a worker that was just found.
+    pub(super) fn seat(&mut self, id: &WorkerId, holder: Holder) -> &Worker {
+        let worker = self.workers.get_mut(id).expect("workers to be seated on were just found");
+        worker.prepared = None;
+        worker.uses += 1;
+        self.by_actor.insert(holder.actor.clone(), id.clone());
+        worker.seat = Seat::Held(holder);
+        if let Some(pool) = self.pools.get_mut(&worker.report.pool) {
+            pool.free.remove(id);
+            pool.held += 1;
+        }
+        worker
+    }
+
+    /// Seats somebody whom the worker held before this book was opened. False: the worker is gone or taken.
+    pub(super) fn adopt(&mut self, id: &WorkerId, holder: Holder) -> bool {
+        let free = self.workers.get(id).is_some_and(|w| matches!(w.seat, Seat::Free));
+        if free {
+            self.seat(id, holder);
+        }
+        free
+    }
+
     fn held(&mut self, worker: &WorkerId, activation: Activation) -> Option<&mut Holder> {
         match &mut self.workers.get_mut(worker)?.seat {
             Seat::Held(h) if h.activation == activation => Some(h),
@@ -259,6 +286,11 @@ impl Book {
 
     pub(super) fn holders(&self) -> Vec<(WorkerId, Holder)> {
         self.workers.iter().filter_map(|(id, w)| Some((id.clone(), w.holder()?.clone()))).collect()
+    }
+
+    pub(super) fn on_leaving(&self) -> Vec<(WorkerId, Holder)> {
+        let leaving = self.workers.iter().filter(|(_, w)| w.report.leaving);
+        leaving.filter_map(|(id, w)| Some((id.clone(), w.holder()?.clone()))).collect()
     }
 
     pub(super) fn free(&self) -> (Vec<Worker>, Vec<Worker>) {

@@ -93,7 +93,7 @@ impl FreeSet {
     }
 
     /// Candidates, best first.
-    pub(crate) fn candidates<'a>(&'a self, wanted: &'a Use) -> impl Iterator<Item = (&'a WorkerId, Suits)> {
+    pub(crate) fn candidates<'a>(&'a self, wanted: &Use) -> impl Iterator<Item = (&'a WorkerId, Suits)> {
         ORDER.into_iter().flat_map(move |suits| {
             let sets = self.by_preparation.iter().filter(move |(key, _)| wanted.suits(key) == suits);
             sets.flat_map(|(_, set)| set).map(move |(_, worker)| (worker, suits))

@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
+use ate_agent::WorkerReport;
 use ate_api::{
+    Error,
     id::{Activation, ActorName, Uid},
     resource::template::{LabelRequirement, LabelSelector},
 };
 use ate_snapshot::manifest::Platform;
 
-use crate::records::Revision;
+use crate::{records::Revision, rollout::Successor};
 
 /// A pool as the scheduler sees it.
 #[derive(Debug, Clone)]
@@ -17,6 +19,8 @@ pub(crate) struct PoolInfo {
     pub(crate) class: String,
     /// The configuration in force, once it is resolved and its assets are verified.
     pub(crate) sandbox: Option<Arc<Revision>>,
+    /// Why nothing may run under it any more.
+    pub(crate) revoked: Option<Error>,
     /// Actors it may hold: its replicas, less while it is drained.
     pub(crate) capacity: usize,
 }
@@ -26,8 +30,8 @@ pub(crate) struct PoolInfo {
 pub(crate) enum Wanted {
     /// Those recorded with its snapshot.
     Pinned(Arc<Revision>),
-    /// Those of the pool it comes to, if they can do this.
-    OfPool { capabilities: Vec<String> },
+    /// Those of the pool it comes to, or what a rollout has put in their place, if they can do this.
+    OfPool { capabilities: Vec<String>, successor: Option<Successor> },
 }
 
 /// One actor in search of a worker.
@@ -46,6 +50,10 @@ pub(crate) struct Need {
     pub(crate) wanted: Wanted,
     /// Where its snapshot was made; none for a boot.
     pub(crate) platform: Option<Arc<Platform>>,
+    /// That very platform, not one that has more.
+    pub(crate) same_platform: bool,
+    /// The node its snapshot lies on, if that is nowhere else.
+    pub(crate) node: Option<String>,
     /// `None`: never suspended for being idle.
     pub(crate) idle_timeout: Option<Duration>,
     /// Somebody who waits may have its worker when it is idle.
@@ -59,9 +67,12 @@ pub(crate) enum Misfit {
     Class { pool: String, wanted: String },
     Selector { key: String },
     NoConfig,
+    Revoked(Error),
     Capability(String),
     Arch { worker: String, snapshot: String },
     CpuFeatures(Vec<String>),
+    OtherPlatform,
+    OtherNode(String),
     Draining,
 }
 
@@ -71,6 +82,7 @@ impl fmt::Display for Misfit {
             Misfit::Class { pool, wanted } => write!(f, "its sandbox class is {pool}, the actor's is {wanted}"),
             Misfit::Selector { key } => write!(f, "its label {key} does not match the worker selector"),
             Misfit::NoConfig => write!(f, "its sandbox configuration is not ready"),
+            Misfit::Revoked(e) => f.write_str(&e.message),
             Misfit::Capability(c) => write!(f, "its sandbox configuration lacks the capability {c}"),
             Misfit::Arch { worker, snapshot } => {
                 write!(f, "its workers are {worker}, the snapshot was made on {snapshot}")
@@ -78,6 +90,8 @@ impl fmt::Display for Misfit {
             Misfit::CpuFeatures(missing) => {
                 write!(f, "its workers lack CPU features of the snapshot: {}", missing.join(" "))
             }
+            Misfit::OtherPlatform => write!(f, "its workers are not of the platform it is to be started on"),
+            Misfit::OtherNode(node) => write!(f, "its workers are not on node {node}, where the actor is paused"),
             Misfit::Draining => write!(f, "it is scaled to zero or being removed"),
         }
     }
@@ -100,8 +114,14 @@ impl Need {
         }
         match &self.wanted {
             Wanted::Pinned(revision) => Ok(revision.clone()),
-            Wanted::OfPool { capabilities } => {
-                let revision = pool.sandbox.as_ref().ok_or(Misfit::NoConfig)?;
+            Wanted::OfPool { capabilities, successor } => {
+                let replaced =
+                    |s: &&Successor| pool.revoked.is_some() || pool.sandbox.as_ref().is_some_and(|r| s.replaces(r));
+                let revision = match (successor.as_ref().filter(replaced), &pool.revoked) {
+                    (Some(successor), _) => &successor.revision,
+                    (None, Some(e)) => return Err(Misfit::Revoked(e.clone())),
+                    (None, None) => pool.sandbox.as_ref().ok_or(Misfit::NoConfig)?,
+                };
                 match capabilities.iter().find(|c| !revision.capabilities.contains(c)) {
                     Some(missing) => Err(Misfit::Capability(missing.clone())),
                     None => Ok(revision.clone()),
@@ -110,19 +130,32 @@ impl Need {
         }
     }
 
-    /// Architecture and CPU: a restore needs every feature the snapshot's machine had.
-    pub(crate) fn fits_platform(&self, worker: &Platform) -> Result<(), Misfit> {
-        let Some(needed) = &self.platform else { return Ok(()) };
-        if needed.arch != worker.arch || needed.os != worker.os {
-            return Err(Misfit::Arch { worker: worker.arch.clone(), snapshot: needed.arch.clone() });
+    /// Where the snapshot lies; then architecture and CPU: a restore needs every feature the snapshot's machine had.
+    pub(crate) fn fits_worker(&self, worker: &WorkerReport) -> Result<(), Misfit> {
+        if let Some(node) = self.node.as_ref().filter(|node| **node != worker.node) {
+            return Err(Misfit::OtherNode(node.clone()));
         }
-        if needed.cpu_features == worker.cpu_features {
-            return Ok(());
+        match &self.platform {
+            Some(needed) if self.same_platform && needed.cpu_features != worker.platform.cpu_features => {
+                Err(Misfit::OtherPlatform)
+            }
+            Some(needed) => can_restore(needed, &worker.platform),
+            None => Ok(()),
         }
-        let missing: Vec<String> =
-            needed.cpu_features.iter().filter(|f| !worker.cpu_features.contains(f)).cloned().collect();
-        if missing.is_empty() { Ok(()) } else { Err(Misfit::CpuFeatures(missing)) }
     }
+}
+
+/// Whether what was made on the one platform can be restored on the other.
+pub(crate) fn can_restore(needed: &Platform, worker: &Platform) -> Result<(), Misfit> {
+    if needed.arch != worker.arch || needed.os != worker.os {
+        return Err(Misfit::Arch { worker: worker.arch.clone(), snapshot: needed.arch.clone() });
+    }
+    if needed.cpu_features == worker.cpu_features {
+        return Ok(());
+    }
+    let missing: Vec<String> =
+        needed.cpu_features.iter().filter(|f| !worker.cpu_features.contains(f)).cloned().collect();
+    if missing.is_empty() { Ok(()) } else { Err(Misfit::CpuFeatures(missing)) }
 }
 
 /// The first key of a Kubernetes label selector that does not match.

@@ -10,7 +10,9 @@ use tokio::sync::oneshot;
 
 use super::{
     Claim, Need, Offer, Prepared, Ticket, Use,
-    book::{Book, Holder, Seat, Stage, Worker},
+    book::{Book, Holder, Pool, Seat, Stage, Worker},
+    free::Suits,
+    gates::Misfit,
     queue::Waiter,
 };
 use crate::records::Revision;
@@ -44,25 +46,13 @@ impl Book {
                 return None;
             }
             let sandbox = w.need.fits_pool(&pool.info).ok()?;
-            w.need.fits_platform(&worker.report.platform).ok()?;
-            self.has_verified(worker, &sandbox).then_some((*number, sandbox))
+            w.need.fits_worker(&worker.report).ok()?;
+            worker.has_binaries_of(&sandbox).then_some((*number, sandbox))
         })
     }
 
-    fn has_verified(&self, worker: &Worker, sandbox: &Revision) -> bool {
-        let label = sandbox.reference.config_label();
-        worker.report.configs.contains(&label) || self.verified.contains(&label)
-    }
-
     fn take(&mut self, need: &Need, id: &WorkerId, sandbox: Arc<Revision>) -> Claim {
-        let worker = self.workers.get_mut(id).expect("taken workers were just found");
-        if let Some(pool) = self.pools.get_mut(&worker.report.pool) {
-            pool.free.remove(id);
-            pool.held += 1;
-        }
-        worker.prepared = None;
-        worker.uses += 1;
-        worker.seat = Seat::Held(Holder {
+        let holder = Holder {
             actor: need.actor.clone(),
             uid: need.uid.clone(),
             activation: need.activation,
@@ -74,8 +64,8 @@ impl Book {
             address: None,
             default_port: need.default_port,
             sandbox: sandbox.key(),
-        });
-        self.by_actor.insert(need.actor.clone(), id.clone());
+        };
+        let worker = self.seat(id, holder);
         Claim { report: worker.report.clone(), platform: worker.platform.clone(), sandbox }
     }
 
@@ -103,15 +93,7 @@ impl Book {
             if pool.held >= pool.info.capacity {
                 continue;
             }
-            let fits = Prepared { template: need.template_uid.clone(), sandbox: sandbox.key() };
-            let wanted = Use { fits, begins: need.begins };
-            let pick = pool.free.candidates(&wanted).find(|(id, _)| {
-                !exclude.contains(id)
-                    && self.workers.get(id).is_some_and(|w| {
-                        self.has_verified(w, &sandbox) && need.fits_platform(&w.report.platform).is_ok()
-                    })
-            });
-            if let Some((id, suits)) = pick
+            if let Some((id, suits)) = self.best_free(pool, need, &sandbox, exclude)
                 && found.as_ref().is_none_or(|(_, _, best)| suits < *best)
             {
                 found = Some((id.clone(), sandbox, suits));
@@ -121,10 +103,34 @@ impl Book {
             return Ok(Offer::Now(self.take(need, &id, sandbox)));
         }
         if fitting.is_empty() {
+            // Of all reasons the one that somebody has to do something about.
+            if let Some(Misfit::Revoked(e)) = misfits.iter().map(|(_, m)| m).find(|m| matches!(m, Misfit::Revoked(_))) {
+                return Err(e.clone().hint("give the pool another configuration"));
+            }
             return Err(no_suitable(&misfits.iter().map(|(n, m)| format!("{n}: {m}")).collect::<Vec<_>>()));
         }
         self.check_workers(need, &fitting, exclude)?;
         self.enqueue(need, exclude)
+    }
+
+    /// The free worker of a pool that suits an actor best.
+    pub(super) fn best_free<'a>(
+        &self,
+        pool: &'a Pool,
+        need: &Need,
+        sandbox: &Revision,
+        exclude: &[WorkerId],
+    ) -> Option<(&'a WorkerId, Suits)> {
+        let fits = Prepared { template: need.template_uid.clone(), sandbox: sandbox.key() };
+        let wanted = Use { fits, begins: need.begins };
+        let mut candidates = pool.free.candidates(&wanted);
+        candidates.find(|(id, _)| {
+            !exclude.contains(id)
+                && self
+                    .workers
+                    .get(id)
+                    .is_some_and(|w| w.has_binaries_of(sandbox) && need.fits_worker(&w.report).is_ok())
+        })
     }
 
     /// Pools fit; refuses if every worker they have never will.
@@ -135,7 +141,7 @@ impl Book {
                 why.push(format!("{}: it has just failed this actor", w.report.id));
                 continue;
             }
-            match need.fits_platform(&w.report.platform) {
+            match need.fits_worker(&w.report) {
                 Ok(()) => return Ok(()),
                 Err(misfit) => why.push(format!("{}: {misfit}", w.report.pool)),
             }
@@ -184,7 +190,7 @@ impl Book {
         let fits = |w: &Worker| {
             let pool = self.pools.get(&w.report.pool)?;
             first.need.fits_pool(&pool.info).ok()?;
-            first.need.fits_platform(&w.report.platform).ok()
+            first.need.fits_worker(&w.report).ok()
         };
         self.workers
             .iter()

@@ -9,8 +9,10 @@ mod free;
 mod gates;
 mod matching;
 mod queue;
+mod survey;
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -18,14 +20,16 @@ use std::{
 use ate_agent::WorkerReport;
 use ate_api::{
     Error,
-    id::{Activation, ActorName, ObjectName, WorkerId},
+    id::{Activation, ActorName, Digest, ObjectName, WorkerId},
 };
+use ate_snapshot::manifest::Platform;
 use tokio::sync::{Notify, broadcast};
 
 pub(crate) use book::{Holder, Seat, Stage, Worker};
-pub(crate) use free::{Preparation, Prepared, Use};
-pub(crate) use gates::{Need, PoolInfo, Wanted};
+pub(crate) use free::{Preparation, Prepared, Suits, Use};
+pub(crate) use gates::{Need, PoolInfo, Wanted, can_restore};
 pub(crate) use queue::{Claim, Ticket};
+pub(crate) use survey::{PoolSurvey, Survey};
 
 use book::Book;
 
@@ -82,9 +86,14 @@ impl Scheduler {
         self.book().remove_pool(name);
     }
 
-    /// The node has the assets of this configuration (`name@revision`), verified.
+    /// The binaries of this configuration (`name@revision`) are known to work. Which workers have them, each says itself.
     pub(crate) fn set_verified(&self, config: String) {
         self.book().set_verified(config);
+    }
+
+    /// It has to be tried again before it counts.
+    pub(crate) fn forget_verified(&self, config: &str) {
+        self.book().forget_verified(config);
     }
 
     pub(crate) fn is_verified(&self, config: &str) -> bool {
@@ -108,6 +117,13 @@ impl Scheduler {
         holder
     }
 
+    /// Seats somebody whom the worker held before. False: the worker is gone or taken.
+    pub(crate) fn adopt(&self, worker: &WorkerId, holder: Holder) -> bool {
+        let done = self.book().adopt(worker, holder);
+        self.changed(worker);
+        done
+    }
+
     /// Takes a suitable free worker, or a place in the queue. `exclude` have failed this actor already.
     pub(crate) fn claim(&self, need: &Arc<Need>, exclude: &[WorkerId]) -> Result<Offer, Error> {
         let offer = self.book().claim(need, exclude)?;
@@ -116,6 +132,21 @@ impl Scheduler {
             Offer::Later(_) => self.waiting.notify_one(),
         }
         Ok(offer)
+    }
+
+    /// What a claim would find, without claiming anything.
+    pub(crate) fn survey(&self, need: &Need) -> Survey {
+        self.book().survey(need)
+    }
+
+    /// How many workers could take it at once, and how many if they were free.
+    pub(crate) fn reach(&self, need: &Need) -> (usize, usize) {
+        self.book().reach(need)
+    }
+
+    /// The platforms there are workers of, by digest.
+    pub(crate) fn platforms(&self) -> BTreeMap<Digest, Platform> {
+        self.book().platforms()
     }
 
     /// Leaves the queue; a worker that was handed over at the same moment is returned.
@@ -164,6 +195,11 @@ impl Scheduler {
     /// Everybody who holds a worker.
     pub(crate) fn holders(&self) -> Vec<(WorkerId, Holder)> {
         self.book().holders()
+    }
+
+    /// Everybody on a worker that is about to go.
+    pub(crate) fn on_leaving(&self) -> Vec<(WorkerId, Holder)> {
+        self.book().on_leaving()
     }
 
     /// How many more workers the queue needs than are on their way to being free.

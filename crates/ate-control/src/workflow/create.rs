@@ -6,6 +6,7 @@ use ate_api::{
     Error, Reason,
     id::{ActorName, GOLDEN_ATESPACE, ObjectName},
 };
+use ate_failpoint::step;
 use ate_store::{Expect, Transaction};
 
 use crate::{
@@ -82,7 +83,7 @@ impl Core {
             .check(key.clone(), Expect::Absent)
             .put(key, pack(&record)?)
             .put(keys::by_template(template.value.uid(), name), &b""[..]);
-        let version = self.db.commit(tx).await?;
+        let version = step!("create.record", self.db.commit(tx))?;
         self.note_demand(template.value.uid());
         Ok(Stored { version, value: record })
     }
@@ -99,7 +100,7 @@ impl Core {
             let found = core.load(&actor).await?;
             let mut record = found.value;
             record.selector = selector;
-            core.write(&actor, found.version, record, Transaction::new()).await
+            step!("update.record", core.write(&actor, found.version, record, Transaction::new()))
         };
         self.turns.take(name, Kind::Update, deadline, work).await
     }

@@ -6,12 +6,14 @@ use std::{
 };
 
 use ate_api::{Error, Reason, id::ActorName};
+use ate_failpoint::step;
 use ate_store::{Expect, Transaction};
 
 use crate::{
     core::Core,
     db::Stored,
     records::{ActorRecord, keys},
+    usage,
     workflow::{suspend::discard, turns::Kind},
 };
 
@@ -27,16 +29,21 @@ impl Core {
         loop {
             let actor = self.load(name).await?;
             self.traffic.invalidate(name, actor.value.activation);
-            match self.db.commit(remove(name, &actor)?).await {
+            match step!("delete.record", self.db.commit(remove(name, &actor)?)) {
                 Ok(_) => self.live.forget(name),
                 Err(e) if e.reason == Reason::Conflict => {
                     self.live.forget(name);
                     continue;
                 }
-                Err(e) => return Err(e.on(format!("actor/{name}"))),
+                Err(e) => {
+                    // Perhaps it is gone. Then so must be what it holds; else it goes on.
+                    self.live.doubt(name);
+                    self.recover_soon(name);
+                    return Err(e.on(format!("actor/{name}")));
+                }
             }
             // Those in flight get an answer if it comes at once; their actor is as good as gone.
-            self.traffic.close(name, actor.value.activation, Duration::ZERO).await;
+            step!("delete.close", self.traffic.close(name, actor.value.activation, Duration::ZERO), plain);
             if let Some((worker, holder)) = self.scheduler.holder_of(name) {
                 self.clean(&worker, &holder.uid, holder.activation).await;
             }
@@ -54,6 +61,7 @@ fn remove(name: &ActorName, actor: &Stored<ActorRecord>) -> Result<Transaction, 
         .delete(key)
         .delete(keys::busy(name))
         .delete(keys::by_template(&actor.value.template_uid, name));
+    tx = usage::note(tx, name, actor.value.snapshot.as_ref(), None);
     for snapshot in actor.value.snapshot.iter().chain(&actor.value.fallback) {
         tx = discard(tx, snapshot)?;
     }

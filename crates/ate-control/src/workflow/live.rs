@@ -12,10 +12,16 @@ use std::{
 };
 
 use ate_api::{Error, id::ActorName};
+use ate_failpoint::step;
 use ate_store::Transaction;
 use tokio::sync::Notify;
 
-use crate::{core::Core, db::Stored, records::ActorRecord, workflow::turns::Kind};
+use crate::{
+    core::Core,
+    db::Stored,
+    records::{ActorRecord, Phase},
+    workflow::turns::Kind,
+};
 
 /// A phase that lasts shorter is not worth a write. A hundredth of a real suspend or so.
 pub(crate) const WORTH_WRITING: Duration = Duration::from_millis(5);
@@ -32,23 +38,63 @@ pub(crate) struct Live {
 struct Entry {
     /// With the version of what is stored.
     record: Stored<ActorRecord>,
-    /// What is stored is an earlier phase of the same activation.
-    unwritten: bool,
+    stored: Known,
+}
+
+/// What is known of the record in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Same,
+    /// An earlier phase of the same activation.
+    Earlier,
+    /// Nobody knows, for a write has failed. The store has to be asked; it may know less than this.
+    Nothing,
 }
 
 impl Live {
     fn get(&self, name: &ActorName) -> Option<Stored<ActorRecord>> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner).get(name).map(|e| e.record.clone())
+        self.find(name, |known| known != Known::Nothing)
     }
 
     fn unwritten(&self, name: &ActorName) -> Option<Stored<ActorRecord>> {
-        let live = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        live.get(name).filter(|e| e.unwritten).map(|e| e.record.clone())
+        self.find(name, |known| known == Known::Earlier)
     }
 
-    fn set(&self, name: &ActorName, record: Stored<ActorRecord>, unwritten: bool) {
+    fn find(&self, name: &ActorName, which: impl Fn(Known) -> bool) -> Option<Stored<ActorRecord>> {
+        let live = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        live.get(name).filter(|e| which(e.stored)).map(|e| e.record.clone())
+    }
+
+    fn set(&self, name: &ActorName, record: Stored<ActorRecord>, stored: Known) {
         let mut live = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        live.insert(name.clone(), Entry { record, unwritten });
+        live.insert(name.clone(), Entry { record, stored });
+    }
+
+    /// A write has failed: from now on the store has to be asked.
+    pub(crate) fn doubt(&self, name: &ActorName) {
+        if let Some(entry) = self.records.lock().unwrap_or_else(PoisonError::into_inner).get_mut(name) {
+            entry.stored = Known::Nothing;
+        }
+    }
+
+    pub(crate) fn is_known(&self, name: &ActorName) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// What was read, after a write that failed. If that is the beginning of an activation which this memory knows more
+    /// of, it came as far as that.
+    fn as_far_as_known(&self, name: &ActorName, mut read: Stored<ActorRecord>) -> Stored<ActorRecord> {
+        let known = self.find(name, |known| known == Known::Nothing).map(|known| known.value);
+        let same = |k: &ActorRecord| k.uid == read.value.uid && k.activation == read.value.activation;
+        if read.value.phase == Phase::Resuming
+            && let Some(known) = known.filter(same)
+        {
+            read.value.phase = known.phase;
+            read.value.last_generation = read.value.last_generation.max(known.last_generation);
+            read.value.deadline_ms = known.deadline_ms;
+            read.value.seat = known.seat;
+        }
+        read
     }
 
     /// Names whose time has come.
@@ -70,7 +116,7 @@ impl Core {
     pub(crate) async fn load(&self, name: &ActorName) -> Result<Stored<ActorRecord>, Error> {
         match self.live.get(name) {
             Some(record) => Ok(record),
-            None => self.db.actor(name).await,
+            None => Ok(self.live.as_far_as_known(name, self.db.actor(name).await?)),
         }
     }
 
@@ -93,12 +139,12 @@ impl Core {
                 if written.value.phase.is_at_rest() {
                     self.live.forget(name);
                 } else {
-                    self.live.set(name, written.clone(), false);
+                    self.live.set(name, written.clone(), Known::Same);
                 }
                 Ok(written)
             }
             Err(e) => {
-                self.live.forget(name);
+                self.live.doubt(name);
                 Err(e)
             }
         }
@@ -106,7 +152,7 @@ impl Core {
 
     /// Shows a phase that is not written yet. Its writing is up to the caller, or to [`Core::write_soon`].
     pub(crate) fn show(&self, name: &ActorName, record: &Stored<ActorRecord>) {
-        self.live.set(name, record.clone(), true);
+        self.live.set(name, record.clone(), Known::Earlier);
     }
 
     /// Writes the phase shown, unless the actor's next step comes first.
@@ -124,7 +170,7 @@ impl Core {
         let (core, actor) = (self.clone(), name.clone());
         let work = move |_| async move {
             let Some(shown) = core.live.unwritten(&actor) else { return core.load(&actor).await };
-            let written = core.write(&actor, shown.version, shown.value, Transaction::new()).await;
+            let written = step!("resume.write", core.write(&actor, shown.version, shown.value, Transaction::new()));
             written.inspect_err(|_| core.recover_soon(&actor))
         };
         drop(self.turns.take(name, Kind::Write, self.default_deadline(), work));

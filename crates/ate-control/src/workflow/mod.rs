@@ -4,6 +4,7 @@
 //! given up. Between the two the phase is transient, has a deadline, and [`recover`] knows the way back. [`live`] says
 //! what is written when.
 
+pub(crate) mod adopt;
 pub(crate) mod claim;
 pub(crate) mod create;
 pub(crate) mod delete;

@@ -3,7 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ate_api::{Error, id::ActorName};
+use ate_api::{Error, Reason, id::ActorName};
+use ate_failpoint::step;
 use ate_store::Transaction;
 
 use crate::{
@@ -13,10 +14,14 @@ use crate::{
     workflow::turns::Kind,
 };
 
+/// First and longest pause between two tries.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
 impl Core {
     /// The actor in a phase that is true. Used at the start of every flight: whatever the flight before it left
     /// behind (a failed write, a lost worker) is put in order first.
     pub(crate) async fn settled(self: &Arc<Self>, name: &ActorName) -> Result<Stored<ActorRecord>, Error> {
+        self.decide_first(name).await?;
         let actor = self.load(name).await?;
         if actor.value.phase.is_at_rest() {
             self.clean_leftover(name).await;
@@ -29,13 +34,13 @@ impl Core {
     }
 
     /// The record says it runs, and the worker it runs on is there.
-    fn is_alive(&self, name: &ActorName, actor: &ActorRecord) -> bool {
+    pub(super) fn is_alive(&self, name: &ActorName, actor: &ActorRecord) -> bool {
         let held = self.scheduler.holder_of(name).is_some_and(|(_, h)| h.activation == actor.activation);
         actor.phase == Phase::Running && held
     }
 
     /// An actor at rest holds no worker.
-    async fn clean_leftover(self: &Arc<Self>, name: &ActorName) {
+    pub(crate) async fn clean_leftover(self: &Arc<Self>, name: &ActorName) {
         if let Some((worker, holder)) = self.scheduler.holder_of(name) {
             self.clean(&worker, &holder.uid, holder.activation).await;
         }
@@ -65,7 +70,13 @@ impl Core {
         } else {
             record.tell(reason, format!("activation {} did not start: {why}", record.activation));
         }
-        self.write(name, actor.version, record, Transaction::new().delete(keys::busy(name))).await
+        let tx = Transaction::new().delete(keys::busy(name));
+        step!("recover.record", self.write(name, actor.version, record, tx))
+    }
+
+    /// A write that failed may still come to be, unless there is a later one: this.
+    async fn settle(&self, name: &ActorName, actor: Stored<ActorRecord>) -> Result<Stored<ActorRecord>, Error> {
+        step!("recover.settle", self.write(name, actor.version, actor.value, Transaction::new()))
     }
 
     /// Recovers one actor in its turn. `activation`: only if that one is still current.
@@ -78,40 +89,72 @@ impl Core {
     ) -> Result<(), Error> {
         let (core, actor) = (self.clone(), name.clone());
         let work = move |_| async move {
-            let found = core.load(&actor).await?;
+            // What it comes to is found out below, whoever was or was not there.
+            let _ = core.decide_first(&actor).await;
+            let found = match core.load(&actor).await {
+                // Whoever deleted it may not know that it is gone.
+                Err(e) if e.reason == Reason::NotFound => {
+                    core.live.forget(&actor);
+                    core.clean_leftover(&actor).await;
+                    return Err(e);
+                }
+                found => found?,
+            };
             if found.value.phase.is_at_rest() {
                 core.clean_leftover(&actor).await;
-                return Ok(found);
+                return if activation.is_some() { Ok(found) } else { core.settle(&actor, found).await };
             }
             let over = match activation {
                 Some(ended) => ended == found.value.activation,
                 None => !core.is_alive(&actor, &found.value),
             };
-            if !over {
-                return Ok(found);
+            if over {
+                return core.put_to_rest(&actor, found, reason, &why).await;
             }
-            core.put_to_rest(&actor, found, reason, &why).await
+            let known = core.live.is_known(&actor);
+            let goes_on = if known { found } else { core.settle(&actor, found).await? };
+            // It may have been about to leave, and how that ended could not be recorded.
+            if core.is_alive(&actor, &goes_on.value)
+                && let Some(seat) = &goes_on.value.seat
+            {
+                core.reopen(&actor, seat, goes_on.value.activation);
+            }
+            Ok(goes_on)
         };
         self.turns.take(name, Kind::Recover, self.default_deadline(), work).await.map(drop)
     }
 
-    /// Recovers an actor behind the scenes, as often as it takes (the store may be away for a while).
+    /// Recovers an actor behind the scenes.
     pub(crate) fn recover_soon(self: &Arc<Self>, name: &ActorName) {
         let (core, name) = (self.clone(), name.clone());
-        self.spawn(async move {
-            let mut pause = Duration::from_millis(100);
-            while !core.stop.is_cancelled() {
-                match core
-                    .recover(&name, None, "WORKER_LOST", "its start or suspend could not be recorded".to_owned())
-                    .await
-                {
-                    Ok(()) => return,
-                    Err(e) if e.reason == ate_api::Reason::NotFound => return,
-                    Err(e) => tracing::warn!(actor = %name, error = %e, "actor could not be recovered yet"),
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(10));
+        self.spawn(async move { core.recover_patiently(&name).await });
+    }
+
+    /// As often as it takes: the store may be away for a while.
+    pub(crate) async fn recover_patiently(self: &Arc<Self>, name: &ActorName) {
+        let why = || "its start or suspend could not be recorded".to_owned();
+        self.insist(name, "actor could not be recovered yet", || async {
+            match self.recover(name, None, "WORKER_LOST", why()).await {
+                Err(e) if e.reason == Reason::NotFound => Ok(()),
+                done => done,
             }
-        });
+        })
+        .await;
+    }
+
+    /// Tries until it succeeds or the server stops.
+    pub(crate) async fn insist<F: Future<Output = Result<(), Error>>>(
+        &self,
+        name: &ActorName,
+        failure: &str,
+        attempt: impl Fn() -> F,
+    ) {
+        let mut pause = RETRY.0;
+        while !self.stop.is_cancelled() {
+            let Err(e) = attempt().await else { return };
+            tracing::warn!(actor = %name, error = %e, "{failure}");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY.1);
+        }
     }
 }

@@ -9,6 +9,7 @@ use ate_api::{
     Error, Reason,
     id::{Activation, ActorName, WorkerId},
 };
+use ate_failpoint::{again, step, step_now};
 use ate_store::Transaction;
 
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     db::Stored,
     records::{ActorRecord, Phase, Seat, Snapshot, keys},
     scheduler::{Claim, Prepared, Stage},
+    usage,
     workflow::{
         start::{Start, being_deleted},
         suspend::discard,
@@ -76,14 +78,25 @@ impl Core {
         let mut last_error: Option<Error> = None;
         loop {
             let need = Arc::new(start.need(name, &actor.value));
-            let claim = match self.claim_worker(&need, &failed, flight).await {
+            let claim = match step!("resume.claim", self.claim_worker(&need, &failed, flight), held) {
                 Ok(claim) => claim,
                 // What went wrong on the workers that were tried says more than that there is no other.
                 Err(e) => return Err(last_error.unwrap_or(e).on(format!("actor/{name}"))),
             };
+            // After the claim, by which a revocation finds us: it is seen here, or we are among those who run.
+            if let Err(e) = self.check_trust(&claim.sandbox.reference) {
+                self.give_back(claim.worker(), need.activation);
+                return Err(e.on(format!("actor/{name}")));
+            }
             actor = self.record_claim(name, actor, &claim, &start).await?;
             match self.activate(name, &actor.value, &claim, &start, flight).await {
-                Ok(activated) => return self.record_running(name, actor, &claim, &start, &activated),
+                Ok(activated) => {
+                    return step_now!(
+                        "resume.show",
+                        self.record_running(name, actor, &claim, &start, &activated),
+                        plain
+                    );
+                }
                 Err(e) => {
                     tracing::warn!(actor = %name, worker = %claim.worker(), error = %e, "activation failed");
                     actor = self.record_failure(name, actor, &claim, &e).await?;
@@ -121,14 +134,20 @@ impl Core {
         // Beyond the node's own timeout, so that this one is only a safety net.
         let deadline = Instant::now() + timeout + self.options.release_timeout;
         self.scheduler.set_stage(claim.worker(), activation, Stage::Claimed, Some(deadline));
-        let written = self.write(name, actor.version, record, Transaction::new().put(keys::busy(name), &b""[..])).await;
+        let tx = Transaction::new().put(keys::busy(name), &b""[..]);
+        let written = step!("resume.record", self.write(name, actor.version, record, tx));
         written.inspect_err(|_| {
-            // Whether it was written is unknown; the worker was not touched.
-            if self.scheduler.start_cleaning(claim.worker(), activation) {
-                self.scheduler.freed(claim.worker());
-            }
+            // Whether it was written is unknown.
+            self.give_back(claim.worker(), activation);
             self.recover_soon(name);
         })
+    }
+
+    /// A worker that was claimed and not touched.
+    fn give_back(&self, worker: &WorkerId, activation: Activation) {
+        if self.scheduler.start_cleaning(worker, activation) {
+            self.scheduler.freed(worker);
+        }
     }
 
     async fn activate(
@@ -140,7 +159,7 @@ impl Core {
         flight: &Flight,
     ) -> Result<Activated, Error> {
         let timeout = self.options.activate_timeout;
-        let call = self.node.activate(Activate {
+        let activate = Activate {
             worker: claim.worker().clone(),
             actor: ActorIdentity { name: name.clone(), uid: actor.uid.clone() },
             activation: actor.activation,
@@ -148,7 +167,8 @@ impl Core {
             sandbox: claim.sandbox.reference.clone(),
             source: start.source.clone(),
             timeout,
-        });
+        };
+        let call = async { step!("resume.activate", self.node.activate(again!(activate)), repeatable) };
         tokio::select! {
             done = tokio::time::timeout(timeout, call) => done.unwrap_or_else(|_| {
                 Err(Error::new(Reason::DeadlineExceeded, format!("the actor did not start within {timeout:?}")))
@@ -203,15 +223,19 @@ impl Core {
         record.fall_back_to_rest();
         let mut tx = Transaction::new().delete(keys::busy(name));
         let mut gone = Vec::new();
-        if is_snapshots_fault(e.reason) && record.snapshot.as_ref().is_some_and(|s| s.quarantined.is_none()) {
+        if is_snapshots_fault(e.reason)
+            && let Some(bad) = record.snapshot.clone().filter(|s| s.quarantined.is_none())
+        {
             gone.extend(quarantine(&mut record, e));
+            tx = usage::note(tx, name, Some(&bad), record.snapshot.as_ref());
         } else {
             record.tell(e.reason.as_str(), format!("activation {} failed: {}", record.activation, e.message));
         }
         for snapshot in &gone {
             tx = discard(tx, snapshot)?;
         }
-        let written = self.write(name, actor.version, record, tx).await.inspect_err(|_| self.recover_soon(name))?;
+        let written = step!("resume.fail", self.write(name, actor.version, record, tx));
+        let written = written.inspect_err(|_| self.recover_soon(name))?;
         self.garbage.add(&gone);
         Ok(written)
     }

@@ -14,6 +14,7 @@ use ate_api::{
     id::{Activation, ActorName, GOLDEN_ATESPACE},
     resource::template::Scope,
 };
+use ate_failpoint::{again, step};
 use ate_sandbox::capability;
 use ate_store::{Expect, Transaction};
 
@@ -25,6 +26,7 @@ use crate::{
         pack, to_json,
     },
     scheduler::Stage,
+    usage,
     workflow::{
         live::WORTH_WRITING,
         turns::{Flight, Kind, Outcome},
@@ -36,7 +38,8 @@ use crate::{
 const FLIP_ATTEMPTS: u32 = 3;
 
 impl Core {
-    /// Stores the actor in object storage (`Kind::Suspend`) or on its node (`Kind::Pause`) and frees its worker.
+    /// Stores the actor in object storage (`Kind::Suspend`, or `Kind::Files` for its durable directories only) or on
+    /// its node (`Kind::Pause`) and frees its worker.
     /// It is the actor's next step when this returns, before the future is polled.
     pub(crate) fn suspend(
         self: &Arc<Self>,
@@ -50,7 +53,7 @@ impl Core {
         self.turns.take(name, kind, deadline, work)
     }
 
-    async fn run_suspend(
+    pub(crate) async fn run_suspend(
         self: &Arc<Self>,
         name: &ActorName,
         kind: Kind,
@@ -60,6 +63,7 @@ impl Core {
         let mut actor = self.settled(name).await?;
         match (actor.value.phase, kind) {
             (Phase::Suspended, Kind::Suspend) | (Phase::Paused, Kind::Pause) => return Ok(actor),
+            (Phase::Suspended | Phase::Paused, Kind::Files) => return Ok(actor),
             (Phase::Suspended, _) => {
                 return Err(Error::new(
                     Reason::WrongState,
@@ -98,7 +102,7 @@ impl Core {
         let deadline = Instant::now() + timeout + drain + self.options.release_timeout;
         self.scheduler.set_stage(&seat.worker, activation, Stage::Leaving, Some(deadline));
         self.show(name, &actor);
-        self.traffic.close(name, activation, drain).await;
+        step!("suspend.close", self.traffic.close(name, activation, drain), plain);
         actor
     }
 
@@ -116,7 +120,8 @@ impl Core {
             captured = &mut capture => return (actor, captured),
             () = tokio::time::sleep(WORTH_WRITING) => {}
         }
-        let write = self.write(name, actor.version, actor.value.clone(), Transaction::new());
+        let write =
+            async { step!("suspend.phase", self.write(name, actor.version, actor.value.clone(), Transaction::new())) };
         let (written, captured) = tokio::join!(write, capture);
         match written {
             Ok(written) => (written, captured),
@@ -130,7 +135,7 @@ impl Core {
         }
     }
 
-    fn reopen(&self, name: &ActorName, seat: &Seat, activation: Activation) {
+    pub(crate) fn reopen(&self, name: &ActorName, seat: &Seat, activation: Activation) {
         if let Some(address) = seat.address {
             self.scheduler.set_running(&seat.worker, activation, address);
             self.open_traffic(name);
@@ -153,6 +158,7 @@ impl Core {
         let scope = match kind {
             _ if name.atespace == GOLDEN_ATESPACE => self.golden_scope(&seat.sandbox),
             Kind::Pause => snapshots.on_pause,
+            Kind::Files => Scope::Data,
             _ => snapshots.on_commit,
         };
         let target = match kind {
@@ -161,7 +167,7 @@ impl Core {
         };
         let timeout = self.options.capture_timeout;
         let base = self.base_for(actor, seat, &template.value).filter(|_| scope == Scope::Full);
-        let call = self.node.capture(Capture {
+        let capture = Capture {
             worker: seat.worker.clone(),
             actor: ActorIdentity { name: name.clone(), uid: actor.uid.clone() },
             activation: actor.activation,
@@ -171,7 +177,8 @@ impl Core {
             base: base.as_ref().map(Base::reference),
             target,
             timeout,
-        });
+        };
+        let call = async { step!("suspend.capture", self.node.capture(again!(capture)), repeatable) };
         let captured = tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| {
             Err(Error::new(Reason::DeadlineExceeded, format!("the snapshot was not written within {timeout:?}")))
         })?;
@@ -190,7 +197,7 @@ impl Core {
         }
         match actor.snapshot.iter().chain(&actor.fallback).find(|s| s.manifest == *parent) {
             Some(own) => own.base.clone(),
-            None => template.golden.as_ref().filter(|g| g.manifest == *parent)?.as_base(),
+            None => template.goldens().find(|g| g.manifest == *parent)?.as_base(),
         }
     }
 
@@ -207,7 +214,9 @@ impl Core {
         let thawed = if matches!(e.reason, Reason::WorkerLost | Reason::ActorExited) {
             Err(e.clone())
         } else {
-            let thaw = self.node.thaw(&seat.worker, activation);
+            let generation = actor.value.last_generation;
+            let (worker, uid) = (&seat.worker, &actor.value.uid);
+            let thaw = async { step!("suspend.thaw", self.node.thaw(worker, uid, activation, generation), repeatable) };
             let limit = self.options.release_timeout;
             tokio::time::timeout(limit, thaw).await.unwrap_or_else(|_| {
                 Err(Error::new(Reason::DeadlineExceeded, format!("thaw took longer than {limit:?}")))
@@ -224,8 +233,16 @@ impl Core {
         let mut record = actor.value;
         record.enter(Phase::Running, None);
         record.tell(e.reason.as_str(), format!("could not be suspended and runs on: {}", e.message));
-        match self.write(name, actor.version, record, Transaction::new()).await {
+        let running = Stored { version: actor.version, value: record };
+        let record = running.value.clone();
+        match step!("suspend.run-on", self.write(name, actor.version, record, Transaction::new())) {
             Ok(_) => self.reopen(name, seat, activation),
+            // Nothing was written, and may not be for long; the actor serves meanwhile.
+            Err(full) if full.reason == Reason::DiskFull => {
+                self.show(name, &running);
+                self.reopen(name, seat, activation);
+                self.recover_soon(name);
+            }
             Err(_) => self.recover_soon(name),
         }
         e
@@ -243,10 +260,14 @@ impl Core {
         let mut attempt = 1;
         let (written, old) = loop {
             let (record, tx, old) = self.flip(name, actor.value.clone(), kind, snapshot.clone())?;
-            match self.write(name, actor.version, record, tx).await {
+            match step!("suspend.flip", self.write(name, actor.version, record, tx)) {
                 Ok(written) => break (written, old),
                 Err(e) if e.reason == Reason::Unavailable && attempt < FLIP_ATTEMPTS => attempt += 1,
-                Err(e) => return self.flip_failed(name, actor, seat, snapshot, e).await,
+                // The store looks for room before it begins, so nothing was written and nothing will be.
+                Err(e) if e.reason == Reason::DiskFull && attempt == 1 => {
+                    return Err(self.run_on(name, actor, seat, e).await);
+                }
+                Err(e) => return self.flip_failed(name, actor, seat, snapshot, &old, e).await,
             }
         };
         self.catalog_platform(seat, written.version);
@@ -267,7 +288,7 @@ impl Core {
             manifest: captured.manifest,
             scope,
             location: match captured.location {
-                SnapshotLocation::Local => Location::Node(self.node.name().to_owned()),
+                SnapshotLocation::Local { node } => Location::Node(node),
                 SnapshotLocation::External { prefix } => Location::Url(prefix),
             },
             generation: actor.last_generation,
@@ -313,6 +334,7 @@ impl Core {
         {
             tx = tx.put(keys::platform(&seat.platform), to_json(&worker.report.platform)?);
         }
+        tx = usage::note(tx, name, record.snapshot.as_ref(), Some(&snapshot));
         // A node-local snapshot dies with its node: the last one in object storage is kept beside it.
         let previous = record.snapshot.take();
         let is_local = |s: &Snapshot| matches!(s.location, Location::Node(_));
@@ -333,30 +355,56 @@ impl Core {
         Ok((record, tx, old))
     }
 
-    /// Nothing was flipped, or nobody knows. The truth is in the store.
+    /// Nothing was flipped, or nobody knows, or it is still going to be. Only a later write of the actor rules that out,
+    /// so the actor is not thawed, and what was captured is not given up, before there is one (I2).
     async fn flip_failed(
         self: &Arc<Self>,
         name: &ActorName,
         actor: Stored<ActorRecord>,
         seat: &Seat,
         snapshot: Snapshot,
+        old: &[Snapshot],
         e: Error,
     ) -> Result<Stored<ActorRecord>, Error> {
-        match self.db.find_actor(name).await {
-            Ok(Some(now)) if now.value.snapshot.as_ref().is_some_and(|s| s.manifest == snapshot.manifest) => {
-                self.clean(&seat.worker, &now.value.uid, actor.value.activation).await;
-                Ok(now)
-            }
-            Ok(Some(now)) if now.version == actor.version => Err(self.run_on(name, actor, seat, e).await),
-            _ => {
-                // Fenced: somebody else owns the actor now. What was written belongs to nobody.
-                let tx = Transaction::new().put(keys::garbage(&snapshot.manifest), pack(&snapshot.garbage())?);
-                let _ = self.db.commit(tx).await;
-                self.clean(&seat.worker, &actor.value.uid, actor.value.activation).await;
-                self.recover_soon(name);
-                Err(e.on(format!("actor/{name}")))
-            }
+        let activation = actor.value.activation;
+        let same = actor.value.clone();
+        if let Ok(unflipped) = step!("suspend.unflip", self.write(name, actor.version, same, Transaction::new())) {
+            return Err(self.run_on(name, unflipped, seat, e).await);
         }
+        if let Ok(Some(now)) = self.db.find_actor(name).await
+            && now.value.snapshot.as_ref().is_some_and(|s| s.manifest == snapshot.manifest)
+        {
+            self.garbage.add(old);
+            self.clean(&seat.worker, &now.value.uid, activation).await;
+            return Ok(now);
+        }
+        // Fenced, or the store does not answer.
+        self.clean(&seat.worker, &actor.value.uid, activation).await;
+        self.give_up_soon(name, snapshot);
+        Err(e.on(format!("actor/{name}")))
+    }
+
+    /// Recovers the actor, which settles what is current; what was captured is garbage if it is not that.
+    fn give_up_soon(self: &Arc<Self>, name: &ActorName, captured: Snapshot) {
+        let (core, name) = (self.clone(), name.clone());
+        self.spawn(async move {
+            core.recover_patiently(&name).await;
+            let discard = || core.discard_unused(&captured);
+            core.insist(&name, "a void snapshot could not be given up yet", discard).await;
+        });
+    }
+
+    async fn discard_unused(&self, captured: &Snapshot) -> Result<(), Error> {
+        let tx = Transaction::new()
+            .check(keys::snapshot(&captured.manifest), Expect::Absent)
+            .put(keys::garbage(&captured.manifest), pack(&captured.garbage())?);
+        match step!("suspend.disown", self.db.commit(tx)) {
+            Ok(_) => self.garbage.add(std::slice::from_ref(captured)),
+            // It is indexed: somebody's.
+            Err(e) if e.reason == Reason::Conflict => {}
+            Err(e) => return Err(e),
+        }
+        Ok(())
     }
 
     fn catalog_platform(&self, seat: &Seat, version: u64) {

@@ -22,13 +22,27 @@ pub(crate) enum Kind {
     /// Resume from the image.
     Boot,
     Suspend,
+    /// Suspend, and keep nothing but the durable directories.
+    Files,
     Pause,
+    /// End the activation, and keep nothing of it.
+    Stop,
     Update,
+    /// Boot under the revision of a rollout, and suspend again.
+    Move,
     Delete,
     /// Write a phase that is only in memory so far.
     Write,
     /// Put an actor whose worker is gone back to rest.
     Recover,
+}
+
+impl Kind {
+    /// Whether equal requests want the same. Updates differ; and what is to be recovered from may have happened after a
+    /// flight that is under way had its look.
+    fn is_shared(self) -> bool {
+        !matches!(self, Kind::Update | Kind::Recover)
+    }
 }
 
 /// How much longer than its deadline a caller waits for the flight to say why it is late.
@@ -120,6 +134,11 @@ impl Turns {
         self.chains.lock().unwrap_or_else(PoisonError::into_inner).contains_key(actor)
     }
 
+    /// Whether something waits for what is going on with the actor now.
+    pub(crate) fn is_awaited(&self, actor: &ActorName) -> bool {
+        self.chains.lock().unwrap_or_else(PoisonError::into_inner).get(actor).is_some_and(|chain| chain.len() > 1)
+    }
+
     fn join<F, W>(
         self: &Arc<Self>,
         actor: &ActorName,
@@ -137,7 +156,7 @@ impl Turns {
         let before = {
             let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
             let chain = chains.entry(actor.clone()).or_default();
-            if let Some(last) = chain.last().filter(|e| e.kind == kind && kind != Kind::Update) {
+            if let Some(last) = chain.last().filter(|e| e.kind == kind && kind.is_shared()) {
                 last.callers.send_if_modified(|c| {
                     let later = deadline > c.deadline;
                     c.deadline = c.deadline.max(deadline);

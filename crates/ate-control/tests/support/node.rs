@@ -1,7 +1,7 @@
 //! The scripted node agent.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex},
     time::Duration,
@@ -12,8 +12,9 @@ use ate_agent::*;
 use ate_api::{
     Error, Reason,
     id::{Activation, Digest, ObjectName, Uid, WorkerId},
+    resource::template::Scope,
 };
-use ate_sandbox::SandboxRef;
+use ate_sandbox::{Revocations, SandboxRef, Verification};
 use ate_snapshot::manifest::Platform;
 use tokio::sync::mpsc;
 
@@ -49,29 +50,63 @@ pub struct State {
     pub unasked: Option<Digest>,
     /// Snapshots that hold only differences, and from what.
     pub bases: HashMap<Digest, Digest>,
+    /// Durable directories are inside the memory that is saved.
+    pub files_in_memory: bool,
+    /// Workers of this pool lack a CPU feature of the others.
+    pub weak_pool: Option<String>,
+    /// No snapshot comes up again under this configuration (`name@revision`).
+    pub refuse_restore_under: Option<String>,
+    /// This actor does not come up from its image.
+    pub refuse_boot_of: Option<String>,
+    /// Bytes of assets, and whether the node has them before it fetches anything.
+    pub bytes: HashMap<Digest, (Vec<u8>, bool)>,
     /// The set of the last collection.
     pub live: LiveSet,
     pub capabilities: Vec<String>,
+    /// As the real node keeps it, over restarts.
+    pub revoked: Revocations,
+    pub assets: Vec<AssetReport>,
     pub highest: HashMap<Uid, Activation>,
     /// Actors that were on two workers at once.
     pub doubles: usize,
+    /// Configurations whose binaries are here.
+    verified: BTreeSet<String>,
+    /// Other nodes that see the same object storage.
+    others: Vec<Script>,
+    /// It cannot be reached.
+    away: bool,
     subscribers: Vec<mpsc::Sender<NodeEvent>>,
     next_worker: usize,
 }
 
 #[derive(Clone)]
-pub struct Script(pub Arc<Mutex<State>>);
+pub struct Script(pub Arc<Mutex<State>>, &'static str);
 
 pub const CAPABILITIES: [&str; 3] = ["snapshot.full", "snapshot.data", "snapshot.multi-container"];
 
 impl Script {
     pub fn new() -> Self {
         let state = State { capabilities: CAPABILITIES.map(str::to_owned).to_vec(), ..Default::default() };
-        Script(Arc::new(Mutex::new(state)))
+        Script(Arc::new(Mutex::new(state)), "node-1")
+    }
+
+    /// One of several nodes.
+    pub fn named(name: &'static str) -> Self {
+        Script(Script::new().0, name)
     }
 
     pub fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         f(&mut self.0.lock().unwrap())
+    }
+
+    /// What another one has stored, and whom it has seen; not its workers.
+    pub fn take_storage(&self, other: &Script) {
+        let stored = other.with(|s| (s.snapshots.clone(), s.highest.clone(), s.bases.clone()));
+        self.with(|s| {
+            s.snapshots.extend(stored.0);
+            s.highest.extend(stored.1);
+            s.bases.extend(stored.2);
+        });
     }
 
     pub fn fault(&self, call: &'static str, fault: Fault) {
@@ -89,6 +124,28 @@ impl Script {
         }
     }
 
+    /// Tells who is on a worker.
+    fn tell(&self, worker: &WorkerId, stage: HeldStage) {
+        let report = self.with(|s| {
+            let seated = s.seats.get(worker).cloned().flatten();
+            let report = s.reports.get_mut(worker)?;
+            report.phase = if seated.is_some() { WorkerPhase::Busy } else { WorkerPhase::Ready };
+            report.holds = seated.map(|x| Held { actor: x.actor, activation: x.activation, stage });
+            Some(report.clone())
+        });
+        report.into_iter().for_each(|report| self.send(NodeEvent::Worker(report)));
+    }
+
+    /// A worker is about to go.
+    pub fn leave(&self, worker: &WorkerId) {
+        let report = self.with(|s| {
+            let report = s.reports.get_mut(worker).unwrap();
+            report.leaving = true;
+            report.clone()
+        });
+        self.send(NodeEvent::Worker(report));
+    }
+
     /// The worker vanishes with whatever is on it.
     pub fn lose(&self, worker: &WorkerId) {
         self.with(|s| {
@@ -98,11 +155,45 @@ impl Script {
         self.send(NodeEvent::WorkerLost { id: worker.clone(), message: "killed by the test".into() });
     }
 
+    /// The worker vanishes while nobody listens to the node.
+    pub fn lose_unheard(&self, worker: &WorkerId) {
+        self.with(|s| {
+            s.seats.remove(worker);
+            s.reports.remove(worker);
+            s.subscribers.clear();
+        });
+    }
+
     pub fn seated(&self) -> Vec<(WorkerId, Seated)> {
         self.with(|s| s.seats.iter().filter_map(|(w, x)| Some((w.clone(), x.clone()?))).collect())
     }
 
+    /// Nodes of these names with one object storage.
+    pub fn cluster(names: &[&'static str]) -> Vec<Script> {
+        let nodes: Vec<Script> = names.iter().map(|name| Script::named(name)).collect();
+        for (n, node) in nodes.iter().enumerate() {
+            let others = nodes.iter().enumerate().filter(|(m, _)| *m != n).map(|(_, other)| other.clone());
+            node.with(|s| s.others = others.collect());
+        }
+        nodes
+    }
+
+    /// From now on nobody reaches the node, and it goes on by itself.
+    pub fn go_away(&self) {
+        self.with(|s| {
+            s.away = true;
+            s.subscribers.clear();
+        });
+    }
+
+    pub fn come_back(&self) {
+        self.with(|s| s.away = false);
+    }
+
     async fn call(&self, name: &'static str, detail: String) -> Result<(), Error> {
+        if self.with(|s| s.away) {
+            return Err(Error::new(Reason::Unavailable, "the node is away"));
+        }
         let fault = self.with(|s| {
             s.calls.push(format!("{name} {detail}"));
             let faults = s.faults.get_mut(name)?;
@@ -134,11 +225,12 @@ impl Script {
     }
 }
 
-fn platform() -> Platform {
+fn platform(weak: bool) -> Platform {
+    let features: &[&str] = if weak { &["sse"] } else { &["avx", "sse"] };
     Platform {
         os: "linux".into(),
         arch: "amd64".into(),
-        cpu_features: vec!["avx".into(), "sse".into()],
+        cpu_features: features.iter().map(|f| (*f).to_owned()).collect(),
         kernel_release: "6.1".into(),
     }
 }
@@ -146,15 +238,19 @@ fn platform() -> Platform {
 #[async_trait]
 impl NodeAgent for Script {
     fn name(&self) -> &str {
-        "node-1"
+        self.1
     }
 
     fn events(&self) -> NodeEvents {
         let (sender, receiver) = mpsc::channel(4096);
         self.with(|s| {
+            if s.away {
+                return;
+            }
             for report in s.reports.values() {
                 let _ = sender.try_send(NodeEvent::Worker(report.clone()));
             }
+            let _ = sender.try_send(NodeEvent::Listed);
             s.subscribers.push(sender);
         });
         receiver
@@ -178,15 +274,19 @@ impl NodeAgent for Script {
                 s.next_worker += 1;
                 let n = s.next_worker;
                 let report = WorkerReport {
-                    id: WorkerId(format!("{}-{n:04}", pool.name.name)),
+                    id: WorkerId(format!("{}-{n:04}.{}", pool.name.name, self.1)),
+                    node: self.1.to_owned(),
+                    pod: None,
                     pool: pool.name.clone(),
                     labels: pool.labels.clone(),
                     class: pool.sandbox.class.clone(),
                     phase: WorkerPhase::Ready,
                     address: IpAddr::V4(Ipv4Addr::new(10, 0, (n / 250) as u8, (n % 250) as u8 + 1)),
-                    platform: platform(),
-                    configs: vec![pool.sandbox.config_label()],
+                    platform: platform(s.weak_pool.as_ref() == Some(&pool.name.name)),
+                    configs: s.verified.iter().cloned().chain([pool.sandbox.config_label()]).collect(),
                     prepared: None,
+                    holds: None,
+                    leaving: false,
                     message: String::new(),
                 };
                 s.reports.insert(report.id.clone(), report.clone());
@@ -212,9 +312,35 @@ impl NodeAgent for Script {
         Ok(())
     }
 
+    async fn check_signatures(&self, sandbox: &SandboxRef, v: &Verification, fetch: bool) -> Result<(), Error> {
+        self.call("check_signatures", format!("{} fetch={fetch}", sandbox.config_label())).await?;
+        for asset in &sandbox.assets {
+            let here = self.with(|s| s.bytes.get(&asset.sha256).cloned());
+            match here {
+                Some((bytes, local)) if local || fetch => v.verify(&asset.name, bytes.as_slice())?,
+                Some(_) => {}
+                None if fetch => return Err(Error::new(Reason::AssetUnavailable, "not in this script")),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
     async fn probe(&self, sandbox: &SandboxRef) -> Result<Probed, Error> {
         self.call("probe", sandbox.config_label()).await?;
-        let capabilities = self.with(|s| s.capabilities.clone());
+        let label = sandbox.config_label();
+        let (capabilities, changed) = self.with(|s| {
+            s.verified.insert(label.clone());
+            let without = s.reports.values_mut().filter(|r| !r.configs.contains(&label));
+            let changed: Vec<WorkerReport> = without
+                .map(|r| {
+                    r.configs.push(label.clone());
+                    r.clone()
+                })
+                .collect();
+            (s.capabilities.clone(), changed)
+        });
+        changed.into_iter().for_each(|report| self.send(NodeEvent::Worker(report)));
         Ok(Probed { capabilities, versions: BTreeMap::from([("engine".into(), "1.0".into())]) })
     }
 
@@ -223,7 +349,24 @@ impl NodeAgent for Script {
     }
 
     async fn assets(&self) -> Result<Vec<AssetReport>, Error> {
-        Ok(Vec::new())
+        Ok(self.with(|s| s.assets.clone()))
+    }
+
+    async fn delete_asset(&self, asset: &Digest) -> Result<(), Error> {
+        self.call("delete_asset", asset.to_string()).await?;
+        self.with(|s| s.assets.retain(|a| a.sha256 != *asset));
+        Ok(())
+    }
+
+    async fn set_revocations(&self, revocations: Revocations) -> Result<(), Error> {
+        self.call("set_revocations", revocations.version.to_string()).await?;
+        self.with(|s| {
+            if revocations.version < s.revoked.version {
+                return Err(Error::new(Reason::Fenced, "an older list"));
+            }
+            s.revoked = revocations;
+            Ok(())
+        })
     }
 
     async fn resolve_image(&self, reference: &str) -> Result<ResolvedImage, Error> {
@@ -242,10 +385,23 @@ impl NodeAgent for Script {
         let from = match &a.source {
             Source::Boot => "boot".to_owned(),
             Source::Snapshot { snapshot, .. } => snapshot.manifest.to_string(),
+            Source::Files { snapshot } => format!("files:{}", snapshot.manifest),
         };
         let detail = format!("{} {} {} {from} {}", a.worker, a.actor.name, a.activation, a.sandbox.config_label());
         self.with(|s| {
             Script::fence(s, &a.worker, &a.actor.uid, a.activation)?;
+            s.revoked.check(&a.sandbox)?;
+            if let Source::Files { snapshot } = &a.source
+                && !s.snapshots.contains(&snapshot.manifest)
+            {
+                return Err(Error::new(Reason::SnapshotNotFound, "the snapshot is not there"));
+            }
+            if let Source::Files { snapshot } = &a.source
+                && s.files_in_memory
+                && snapshot.scope == Scope::Full
+            {
+                return Err(Error::new(Reason::MissingCapability, "the files are inside the memory"));
+            }
             if let Source::Snapshot { snapshot, base } = &a.source {
                 if !s.snapshots.contains(&snapshot.manifest) {
                     return Err(Error::new(Reason::SnapshotNotFound, "the snapshot is not there"));
@@ -261,7 +417,16 @@ impl NodeAgent for Script {
             s.seats.insert(a.worker.clone(), Some(Seated { actor: a.actor.uid.clone(), activation: a.activation }));
             Ok(())
         })?;
+        self.tell(&a.worker, HeldStage::Running);
         self.call("activate", detail).await?;
+        let restore = matches!(a.source, Source::Snapshot { .. });
+        let refused = self.with(|s| match restore {
+            true => s.refuse_restore_under.as_ref() == Some(&a.sandbox.config_label()),
+            false => s.refuse_boot_of.as_ref() == Some(&a.actor.name.to_string()),
+        });
+        if refused {
+            return Err(Error::new(Reason::SandboxFailed, "it does not come up, as the script says"));
+        }
         let address = self.with(|s| s.reports.get(&a.worker).map(|r| r.address));
         let address = address.ok_or_else(|| Error::new(Reason::WorkerLost, "the worker went away"))?;
         Ok(Activated { address, prepared: false, steps_us: BTreeMap::new() })
@@ -290,17 +455,28 @@ impl NodeAgent for Script {
                 s.bases.insert(manifest.clone(), base.clone());
             }
         });
+        if matches!(c.target, CaptureTarget::External { .. }) {
+            for other in self.with(|s| s.others.clone()) {
+                other.with(|s| {
+                    s.snapshots.insert(manifest.clone());
+                    s.bases.extend(base.clone().map(|base| (manifest.clone(), base)));
+                });
+            }
+        }
         let location = match c.target {
-            CaptureTarget::Local => SnapshotLocation::Local,
+            CaptureTarget::Local => SnapshotLocation::Local { node: self.name().to_owned() },
             CaptureTarget::External { location } => SnapshotLocation::External {
                 prefix: format!("{location}/actors/{}/{:08}-{}", c.actor.uid, c.generation, c.activation),
             },
         };
+        self.tell(&c.worker, HeldStage::Captured { generation: c.generation });
         Ok(Captured { manifest, manifest_json, size: 1000, location, needs_base: base.is_some() })
     }
 
-    async fn thaw(&self, worker: &WorkerId, activation: Activation) -> Result<(), Error> {
-        self.call("thaw", format!("{worker} {activation}")).await
+    async fn thaw(&self, worker: &WorkerId, _: &Uid, activation: Activation, _: u64) -> Result<(), Error> {
+        self.call("thaw", format!("{worker} {activation}")).await?;
+        self.tell(worker, HeldStage::Running);
+        Ok(())
     }
 
     async fn release(&self, worker: &WorkerId, actor: &Uid, activation: Activation) -> Result<(), Error> {
@@ -312,6 +488,7 @@ impl NodeAgent for Script {
                 *seat = None;
             }
         });
+        self.tell(worker, HeldStage::Running);
         Ok(())
     }
 

@@ -1,39 +1,77 @@
-//! A control plane over the real embedded store, served over loopback TCP, with the scripted node.
+//! A control plane over the real embedded store, served over a unix socket and loopback TCP, with the scripted node.
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+use ate_agent::NodeAgent;
 use ate_api::{
     Error,
     ateapi::{self, actor::Status as Phase, control_client::ControlClient},
     id::ActorName,
-    v1::{self, resources_client::ResourcesClient},
+    resource::Explanation,
+    v1::{self, choices_client::ChoicesClient, resources_client::ResourcesClient, tokens_client::TokensClient},
 };
 use ate_control::{Control, NoTraffic, Options};
+use ate_fleet::Fleet;
 use ate_sandbox::{
     AssetRequirement, ClassDescriptor, ConfigField, FieldType, HostNeeds, Isolation, Registry, registry::Herder,
 };
-use ate_store::EmbeddedStore;
+use ate_store::{EmbeddedStore, PostgresStore, Store};
 use serde_json::{Value, json};
-use tonic::transport::Channel;
+use tonic::{
+    Request, Status,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
 
-use super::node::{Script, State};
+use super::{
+    node::{Script, State},
+    store::{TroubledStore, Troubles},
+};
 
 /// Nothing in these tests takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// A node that is away for longer is given up.
+pub const NODE_LOSS: Duration = Duration::from_millis(1500);
 
 pub struct World {
     pub control: Control,
+    /// The first node, or the only one.
     pub node: Script,
-    pub api: ControlClient<Channel>,
-    pub resources: ResourcesClient<Channel>,
-    /// The server lives in a runtime of its own, which can be killed.
-    process: Option<tokio::runtime::Runtime>,
+    /// All nodes, if there are many as one.
+    fleet: Option<Fleet>,
+    /// What the store is going to do wrong.
+    pub troubles: Troubles,
+    pub api: ControlClient<Face>,
+    pub resources: ResourcesClient<Face>,
+    pub choices: ChoicesClient<Face>,
+    /// For further services.
+    pub face: Face,
+    /// The same server over TCP, where nobody is known by their user.
+    tcp: std::net::SocketAddr,
+    channel: Channel,
+    /// The server lives in a runtime of its own, which can be killed; or which ends by itself.
+    process: Process,
     dir: Arc<tempfile::TempDir>,
     options: Options,
+}
+
+/// A connection, and the token that is shown on it.
+pub type Face = InterceptedService<Channel, Token>;
+
+#[derive(Clone, Default)]
+pub struct Token(Option<String>);
+
+impl Interceptor for Token {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        Ok(request)
+    }
 }
 
 pub fn options() -> Options {
@@ -131,7 +169,29 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 impl World {
     /// Nothing applied yet.
     pub async fn empty(options: Options) -> World {
-        World::open(options, Arc::new(tempfile::tempdir().unwrap()), Script::new()).await
+        World::open(options, Arc::new(tempfile::tempdir().unwrap()), Nodes::One(Script::new())).await
+    }
+
+    /// As [`World::ready`], with many nodes as one, where workers outlive the control plane.
+    pub async fn cluster(options: Options, workers: u32, nodes: Vec<Script>) -> World {
+        let w = World::open(options, Arc::new(tempfile::tempdir().unwrap()), Nodes::Many(nodes)).await;
+        w.set_up(workers).await;
+        w
+    }
+
+    /// The control plane is gone, suddenly; another one starts over the same store, and is told of these nodes.
+    pub async fn replace_control(self, nodes: Vec<Script>) -> World {
+        self.kill();
+        let (dir, options) = (self.dir.clone(), self.options.clone());
+        drop(self);
+        let path = dir.path().join("store");
+        eventually("the store is free", async || EmbeddedStore::open(&path).is_ok()).await;
+        World::open(options, dir, Nodes::Many(nodes)).await
+    }
+
+    /// A node registers.
+    pub fn join(&self, node: &Script) {
+        self.fleet.as_ref().expect("many nodes").join(Arc::new(node.clone()));
     }
 
     /// A default configuration, a pool, the atespace and the template `counter`, ready.
@@ -143,34 +203,134 @@ impl World {
     pub async fn ready_with(options: Options, workers: u32, set_up: impl FnOnce(&mut State)) -> World {
         let w = World::empty(options).await;
         w.node.with(set_up);
-        w.apply(sandbox_config("gvisor-default", 'a', true)).await.unwrap();
-        w.apply(pool("pool", workers)).await.unwrap();
-        w.apply(atespace("default")).await.unwrap();
-        w.apply(template("counter")).await.unwrap();
-        w.template_ready("counter").await;
+        w.set_up(workers).await;
         w
     }
 
-    async fn open(options: Options, dir: Arc<tempfile::TempDir>, node: Script) -> World {
-        let process = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let (path, script, with) = (dir.path().join("store"), Arc::new(node.clone()), options.clone());
-        let served = process.spawn(async move {
-            let store = Arc::new(EmbeddedStore::open(path).unwrap());
-            let control = Control::start(with, store, script, Arc::new(NoTraffic), classes()).await.unwrap();
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            let routes = control.services().await;
-            tokio::spawn(async move {
-                let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-                tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(incoming).await.unwrap();
+    pub async fn set_up(&self, workers: u32) {
+        self.apply(sandbox_config("gvisor-default", 'a', true)).await.unwrap();
+        self.apply(pool("pool", workers)).await.unwrap();
+        self.apply(atespace("default")).await.unwrap();
+        self.apply(template("counter")).await.unwrap();
+        self.template_ready("counter").await;
+    }
+
+    async fn open(options: Options, dir: Arc<tempfile::TempDir>, nodes: Nodes) -> World {
+        let path = dir.path().join("store");
+        let store = async move { Arc::new(EmbeddedStore::open(path).unwrap()) as Arc<dyn Store> };
+        World::serve(options, dir, nodes, Process::new(), store).await
+    }
+
+    /// One of several control planes over a database: waits until it leads, and ends when it does not any more.
+    pub async fn leading(options: Options, url: String, holder: &'static str, node: Script) -> World {
+        let process = Process::new();
+        let ends = process.clone();
+        let store = async move {
+            let store = PostgresStore::connect(&url).await.unwrap();
+            let (store, lease) = store.lead(holder).await.unwrap();
+            let leads = tokio::runtime::Handle::current();
+            std::thread::spawn(move || {
+                leads.block_on(lease.lost());
+                ends.kill();
             });
-            (control, address)
+            Arc::new(store) as Arc<dyn Store>
+        };
+        World::serve(options, Arc::new(tempfile::tempdir().unwrap()), Nodes::One(node), process, store).await
+    }
+
+    async fn serve(
+        options: Options,
+        dir: Arc<tempfile::TempDir>,
+        nodes: Nodes,
+        process: Process,
+        store: impl Future<Output = Arc<dyn Store>> + Send + 'static,
+    ) -> World {
+        let troubles = Troubles::default();
+        let trouble = troubles.clone();
+        let (node, with) = (nodes.first(), options.clone());
+        let socket = dir.path().join("api.sock");
+        let at = socket.clone();
+        let served = process.spawn(async move {
+            let store = Arc::new(TroubledStore(store.await, trouble));
+            let (agent, fleet) = nodes.agent();
+            let control = Control::start(with, store, agent, Arc::new(NoTraffic), classes()).await.unwrap();
+            let _ = std::fs::remove_file(&at);
+            let unix = tokio::net::UnixListener::bind(at).unwrap();
+            let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = tcp.local_addr().unwrap();
+            let server = tonic::transport::Server::builder().add_routes(control.services().await);
+            let unix = tokio_stream::wrappers::UnixListenerStream::new(unix);
+            let tcp = tokio_stream::wrappers::TcpListenerStream::new(tcp);
+            tokio::spawn(server.clone().serve_with_incoming(unix));
+            tokio::spawn(server.serve_with_incoming(tcp));
+            (control, address, fleet)
         });
-        let (control, address) = served.await.unwrap();
-        let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-        let api = ControlClient::new(channel.clone());
-        let resources = ResourcesClient::new(channel);
-        World { control, node, api, resources, process: Some(process), dir, options }
+        let (control, tcp, fleet) = served.await.unwrap();
+        let url = format!("unix:{}", socket.display());
+        let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+        World::over(channel, Token::default(), control, (node, fleet), troubles, tcp, process, dir, options)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all of them are fields")]
+    fn over(
+        channel: Channel,
+        token: Token,
+        control: Control,
+        (node, fleet): (Script, Option<Fleet>),
+        troubles: Troubles,
+        tcp: std::net::SocketAddr,
+        process: Process,
+        dir: Arc<tempfile::TempDir>,
+        options: Options,
+    ) -> World {
+        let face = InterceptedService::new(channel.clone(), token);
+        let (api, resources) = (ControlClient::new(face.clone()), ResourcesClient::new(face.clone()));
+        let choices = ChoicesClient::new(face.clone());
+        World { control, node, fleet, troubles, api, resources, choices, face, tcp, channel, process, dir, options }
+    }
+
+    /// The same world as somebody else sees it: whoever this token makes them.
+    pub fn acting(&self, token: &str) -> World {
+        self.through(self.channel.clone(), Some(token))
+    }
+
+    /// The same over TCP.
+    pub async fn over_tcp(&self, token: Option<&str>) -> World {
+        let channel = Endpoint::from_shared(format!("http://{}", self.tcp)).unwrap().connect().await.unwrap();
+        self.through(channel, token)
+    }
+
+    fn through(&self, channel: Channel, token: Option<&str>) -> World {
+        let token = Token(token.map(str::to_owned));
+        let (control, troubles) = (self.control.clone(), self.troubles.clone());
+        World::over(
+            channel,
+            token,
+            control,
+            (self.node.clone(), self.fleet.clone()),
+            troubles,
+            self.tcp,
+            Process::none(),
+            self.dir.clone(),
+            self.options.clone(),
+        )
+    }
+
+    /// What `ate token create` does: a token of a role, in some atespaces and the namespace `default`.
+    pub async fn token(&self, name: &str, role: &str, atespaces: &[&str]) -> Result<String, Error> {
+        self.token_for(name, role, atespaces, 0).await
+    }
+
+    pub async fn token_for(&self, name: &str, role: &str, spaces: &[&str], ttl: u64) -> Result<String, Error> {
+        let request = v1::CreateTokenRequest {
+            name: name.into(),
+            role: role.into(),
+            atespaces: spaces.iter().map(|s| s.to_string()).collect(),
+            ttl_seconds: ttl,
+            ..Default::default()
+        };
+        let made = TokensClient::new(self.face.clone()).create(request).await;
+        made.map(|t| t.into_inner().secret).map_err(|s| Error::from(&s))
     }
 
     /// The whole process dies and starts again: new control plane over the same store, a node without workers.
@@ -178,9 +338,18 @@ impl World {
         self.restart_after(async |_| ()).await
     }
 
+    /// The process dies as by `kill -9`.
+    pub fn kill(&self) {
+        self.process.kill();
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.process.has_ended()
+    }
+
     /// As [`World::restart`], with something done to the store in between.
-    pub async fn restart_after(mut self, change: impl AsyncFnOnce(&EmbeddedStore)) -> World {
-        self.process.take().unwrap().shutdown_background();
+    pub async fn restart_after(self, change: impl AsyncFnOnce(&EmbeddedStore)) -> World {
+        self.kill();
         let (dir, options, old) = (self.dir.clone(), self.options.clone(), self.node.clone());
         drop(self);
         // The store is free once the last task of the dead process is gone.
@@ -188,11 +357,12 @@ impl World {
         eventually("the store is free", async || EmbeddedStore::open(&path).is_ok()).await;
         change(&EmbeddedStore::open(&path).unwrap()).await;
         let node = Script::new();
-        let kept = old.with(|s| (s.snapshots.clone(), s.highest.clone(), s.bases.clone()));
-        node.with(|s| (s.snapshots, s.highest, s.bases) = kept);
+        node.take_storage(&old);
+        let revoked = old.with(|s| s.revoked.clone());
+        node.with(|s| s.revoked = revoked);
         let able = old.with(|s| (s.capabilities.clone(), s.differences));
         node.with(|s| (s.capabilities, s.differences) = able);
-        World::open(options, dir, node).await
+        World::open(options, dir, Nodes::One(node)).await
     }
 
     pub async fn apply(&self, object: Value) -> Result<v1::ApplyResponse, Error> {
@@ -202,7 +372,7 @@ impl World {
     }
 
     pub async fn get(&self, kind: &str, name: &str) -> Result<Value, Error> {
-        let namespace = if matches!(kind, "SandboxConfig" | "Atespace") { "" } else { "default" };
+        let namespace = if matches!(kind, "SandboxConfig" | "Atespace" | "Token") { "" } else { "default" };
         self.get_in(kind, namespace, name).await
     }
 
@@ -212,22 +382,67 @@ impl World {
         Ok(serde_json::from_slice(&answer.into_inner().json).unwrap())
     }
 
+    pub async fn set_default_class(&self, class: &str, atespace: &str) -> Result<v1::SetDefaultResponse, Error> {
+        let request = v1::SetDefaultClassRequest { sandbox_class: class.into(), atespace: atespace.into() };
+        let answer = self.choices.clone().set_default_class(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|s| Error::from(&s))
+    }
+
+    pub async fn set_default_config(&self, name: &str) -> Result<v1::SetDefaultResponse, Error> {
+        let request = v1::SetDefaultConfigRequest { name: name.into() };
+        let answer = self.choices.clone().set_default_config(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|s| Error::from(&s))
+    }
+
+    pub async fn explain(&self, kind: &str, name: &str) -> Result<Explanation, Error> {
+        let r = v1::ObjectRef { kind: kind.into(), namespace: "default".into(), name: name.into() };
+        let answer = self.choices.clone().explain(r).await.map_err(|s| Error::from(&s))?;
+        Ok(serde_json::from_slice(&answer.into_inner().json).unwrap())
+    }
+
     pub async fn list(&self, kind: &str) -> Vec<Value> {
-        let request = v1::ListRequest { kind: kind.into(), ..Default::default() };
-        let objects = self.resources.clone().list(request).await.unwrap().into_inner().objects;
-        objects.iter().map(|o| serde_json::from_slice(&o.json).unwrap()).collect()
+        self.list_in(kind, "").await.unwrap()
+    }
+
+    /// All pages, of one object each, so that page tokens are tried too.
+    pub async fn list_in(&self, kind: &str, namespace: &str) -> Result<Vec<Value>, Error> {
+        let mut found = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let request = v1::ListRequest { kind: kind.into(), namespace: namespace.into(), page_size: 1, page_token };
+            let page = self.resources.clone().list(request).await.map_err(|s| Error::from(&s))?.into_inner();
+            found.extend(page.objects.iter().map(|o| serde_json::from_slice::<Value>(&o.json).unwrap()));
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(found);
+            }
+        }
     }
 
     pub async fn delete(&self, kind: &str, name: &str) -> Result<(), Error> {
-        let namespace = if matches!(kind, "SandboxConfig" | "Atespace") { "" } else { "default" };
+        self.delete_with(kind, name, false).await
+    }
+
+    pub async fn delete_with(&self, kind: &str, name: &str, force: bool) -> Result<(), Error> {
+        let namespace = if matches!(kind, "SandboxConfig" | "Atespace" | "Asset" | "Token") { "" } else { "default" };
         let r = v1::ObjectRef { kind: kind.into(), namespace: namespace.into(), name: name.into() };
-        let answer = self.resources.clone().delete(v1::DeleteRequest { r#ref: Some(r) }).await;
+        let answer = self.resources.clone().delete(v1::DeleteRequest { r#ref: Some(r), force }).await;
         answer.map(drop).map_err(|s| Error::from(&s))
     }
 
     pub async fn template_ready(&self, name: &str) {
         eventually("template ready", async || {
             self.get("ActorTemplate", name).await.unwrap()["status"]["phase"] == "Ready"
+        })
+        .await;
+    }
+
+    /// Its workers take actors under this revision.
+    pub async fn pool_runs(&self, revision: &str) {
+        eventually("the pool to run the revision", async || {
+            let status = self.get("WorkerPool", "pool").await.unwrap()["status"].clone();
+            let ready = |c: &Value| c["type"] == "Ready" && c["status"] == "True";
+            status["sandboxConfig"] == revision && status["conditions"].as_array().is_some_and(|c| c.iter().any(ready))
         })
         .await;
     }
@@ -312,8 +527,63 @@ pub fn name(name: &str) -> ActorName {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if let Some(process) = self.process.take() {
-            process.shutdown_background();
+        self.kill();
+    }
+}
+
+/// What a control plane starts with.
+pub enum Nodes {
+    One(Script),
+    Many(Vec<Script>),
+}
+
+impl Nodes {
+    fn first(&self) -> Script {
+        match self {
+            Nodes::One(node) => node.clone(),
+            Nodes::Many(nodes) => nodes[0].clone(),
         }
+    }
+
+    /// In the process that is to use them.
+    fn agent(self) -> (Arc<dyn NodeAgent>, Option<Fleet>) {
+        match self {
+            Nodes::One(node) => (Arc::new(node), None),
+            Nodes::Many(nodes) => {
+                let fleet = Fleet::new(NODE_LOSS);
+                nodes.into_iter().for_each(|node| fleet.join(Arc::new(node)));
+                (Arc::new(fleet.clone()), Some(fleet))
+            }
+        }
+    }
+}
+
+/// What stands for the process of a server: all its tasks are gone at once.
+#[derive(Clone)]
+pub struct Process(Arc<Mutex<Option<tokio::runtime::Runtime>>>);
+
+impl Process {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        Process(Arc::new(Mutex::new(Some(runtime))))
+    }
+
+    /// The same server through other eyes has none of its own.
+    fn none() -> Self {
+        Process(Arc::default())
+    }
+
+    fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+        self.0.lock().unwrap().as_ref().unwrap().spawn(task)
+    }
+
+    fn kill(&self) {
+        if let Some(runtime) = self.0.lock().unwrap().take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.0.lock().unwrap().is_none()
     }
 }

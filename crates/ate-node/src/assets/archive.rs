@@ -31,8 +31,12 @@ pub(super) type Listing = Vec<(String, Stamp)>;
 /// Unpacks into the empty directory `into`. Blocking.
 pub(super) fn unpack(archive: impl Read, into: &Path) -> Result<(), UnpackError> {
     let tree = Tree::open(into)?;
-    for_each_entry(decompressed(archive)?, LIMITS, |head, data| place(&tree, head, data))?;
+    unpack_below(archive, &tree, LIMITS)?;
     Ok(rustix::fs::syncfs(tree.root())?)
+}
+
+fn unpack_below(archive: impl Read, tree: &Tree, limits: Limits) -> Result<(), UnpackError> {
+    for_each_entry(decompressed(archive)?, limits, |head, data| place(tree, head, data)).map(drop)
 }
 
 fn place(tree: &Tree, head: Head, data: &mut dyn Read) -> Result<(), UnpackError> {
@@ -156,4 +160,34 @@ pub(super) fn list(root: &Path) -> io::Result<Listing> {
 /// Whether nothing was added, removed or changed. Blocking: one `stat` per name.
 pub(super) fn unchanged(root: &Path, listing: &Listing) -> bool {
     listing.iter().all(|(path, stamp)| Stamp::at(&root.join(path)).is_ok_and(|now| now == *stamp))
+}
+
+#[cfg(test)]
+mod fuzz {
+    use ate_fuzz::{Target, tar::with_checksums};
+
+    use super::*;
+
+    const SMALL: Limits = Limits { entries: 100, bytes: 1 << 20 };
+
+    #[test]
+    fn archives_of_assets() {
+        Target::named("node.asset-archive").sample("tree", crate::unpack::sample::tree).run(|bytes| {
+            let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+            let into = dir.path().join("tree");
+            fs::create_dir(&into).unwrap();
+            let unpacked = unpack_below(&with_checksums(bytes)[..], &Tree::open(&into).unwrap(), SMALL);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing lands beside it");
+            unpacked?;
+            for (name, _) in list(&into).unwrap() {
+                let at = into.join(name);
+                let kind = fs::symlink_metadata(&at).unwrap().file_type();
+                assert!(kind.is_file() || kind.is_dir() || kind.is_symlink());
+                if let (true, Ok(real)) = (kind.is_symlink(), at.canonicalize()) {
+                    assert!(real.starts_with(into.canonicalize().unwrap()), "{} leads outside", at.display());
+                }
+            }
+            Ok::<_, UnpackError>(())
+        });
+    }
 }

@@ -1,6 +1,9 @@
 //! What can go wrong with an asset. Each names the asset and where it should have come from.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use ate_api::{Error, Reason, id::Digest};
 
@@ -18,9 +21,15 @@ pub enum AssetError {
     ArchiveInvalid { name: String, digest: Digest, message: String },
     #[error("no space left on the disk of the node for asset {name}")]
     DiskFull { name: String },
+    /// It reports errors or takes no writes.
+    #[error("the disk of the node fails: {action}: {message}")]
+    DiskFails { action: String, message: String },
     /// An upload that stopped before its declared end, or went past it.
     #[error("the upload of an asset is incomplete: {message}")]
     Incomplete { message: String },
+    /// Somebody else could swap bytes after they were verified.
+    #[error("{} of the asset cache is not a directory that only the node can change: {message}", dir.display())]
+    Foreign { dir: PathBuf, message: String },
     /// The local disk failed.
     #[error("{action} failed: {message}")]
     Io { action: String, message: String },
@@ -32,7 +41,17 @@ impl AssetError {
         if disk::is_full(&e) {
             return AssetError::DiskFull { name: name.to_owned() };
         }
-        AssetError::Io { action: format!("{action} {}", path.display()), message: e.to_string() }
+        let (action, message) = (format!("{action} {}", path.display()), e.to_string());
+        match disk::is_failing(&e) {
+            true => AssetError::DiskFails { action, message },
+            false => AssetError::Io { action, message },
+        }
+    }
+}
+
+impl ate_failpoint::Injected for AssetError {
+    fn injected(point: &str) -> Self {
+        AssetError::Io { action: "a step".to_owned(), message: format!("a fault was injected at {point}") }
     }
 }
 
@@ -58,7 +77,13 @@ impl From<AssetError> for Error {
             AssetError::DiskFull { name } => {
                 (Reason::DiskFull, name.as_str(), "free space on the disk of the node's data directory")
             }
+            AssetError::DiskFails { .. } => (Reason::StorageUnavailable, "", crate::disk::FAILS),
             AssetError::Incomplete { .. } => (Reason::Invalid, "", "upload the asset again"),
+            AssetError::Foreign { .. } => (
+                Reason::AssetUnavailable,
+                "",
+                "find out who changed it, remove it and start the node again: assets are fetched anew",
+            ),
             AssetError::Io { .. } => (Reason::Internal, "", ""),
         };
         let object = if name.is_empty() { String::new() } else { format!("asset/{name}") };

@@ -4,6 +4,7 @@
 use std::{fs::File, io, sync::Arc, time::Duration};
 
 use ate_api::id::Digest;
+use ate_failpoint::step;
 use ate_sandbox::PinnedAsset;
 use futures::TryStreamExt;
 use sha2::{Digest as _, Sha256};
@@ -31,7 +32,9 @@ async fn from_any(store: &Arc<Store>, board: &Board, asset: &PinnedAsset) -> Res
     for url in &asset.urls {
         match from_one(store, board, asset, url).await {
             Ok(record) => return Ok(record),
-            Err(e @ (AssetError::DiskFull { .. } | AssetError::Io { .. })) => return Err(e),
+            Err(e @ (AssetError::DiskFull { .. } | AssetError::DiskFails { .. } | AssetError::Io { .. })) => {
+                return Err(e);
+            }
             Err(e) => {
                 tracing::warn!(asset = asset.name, url, error = %e, "fetching an asset failed");
                 // Wrong bytes say more than a server that is down.
@@ -63,6 +66,10 @@ async fn from_one(store: &Arc<Store>, board: &Board, asset: &PinnedAsset, url: &
     }
 }
 
+async fn open(asset: &PinnedAsset, url: &str, offset: u64) -> Result<source::Opened, AssetError> {
+    source::open(url, offset).await.map_err(|message| unavailable(asset, url, message))
+}
+
 enum Attempt {
     Complete(Record),
     /// Worth another try: some bytes came, or those kept from before were useless and are gone.
@@ -88,15 +95,15 @@ async fn attempt(store: &Arc<Store>, board: &Board, asset: &PinnedAsset, url: &s
     let (limit, limited_by) = limit(asset);
     let too_large = || AssetError::TooLarge { name: asset.name.clone(), url: url.to_owned(), limit, limited_by };
     let mut offset = offset;
-    let source = match source::open(url, offset).await {
+    let source = match step!("asset.open", open(asset, url, offset)) {
         // Perhaps only ranges are the problem. What is here is kept until the server has shown that it answers.
         Err(_) if offset > 0 => {
-            let source = source::open(url, 0).await.map_err(|message| unavailable(asset, url, message))?;
+            let source = open(asset, url, 0).await?;
             start_over(&file)?;
             (state, offset) = (Sha256::new(), 0);
             source
         }
-        source => source.map_err(|message| unavailable(asset, url, message))?,
+        source => source?,
     };
     if source.total > limit {
         start_over(&file)?;
@@ -127,7 +134,7 @@ async fn attempt(store: &Arc<Store>, board: &Board, asset: &PinnedAsset, url: &s
             return Err(too_large());
         }
         state.update(&chunk);
-        if let Err(e) = out.write_all(&chunk).await.and(out.flush().await) {
+        if let Err(e) = step!("asset.write", out.write_all(&chunk)).and(out.flush().await) {
             // Gives the space back: others may need it more.
             drop(out);
             let _ = std::fs::remove_file(&partial);

@@ -11,14 +11,15 @@
 //! ```
 //!
 //! A path is given out only for bytes whose digest was computed here, on arrival, and that have not changed since
-//! as far as one `stat` per file can tell. Otherwise they are hashed again; if they differ they are put away and
-//! fetched anew. Nothing is executable before it is verified.
+//! as far as one `stat` per file and directory can tell. Otherwise they are hashed again; if they differ they are put
+//! away and fetched anew. Nothing is executable before it is verified.
 
 mod archive;
 mod error;
 mod fetch;
 mod import;
 mod progress;
+mod signature;
 mod source;
 mod stamp;
 mod store;
@@ -178,6 +179,18 @@ impl AssetCache {
         blocking(move || inner.collect(&live, min_age)).await
     }
 
+    /// Removes one, wherever it came from. Nobody may use it. Waits for fetches under way.
+    pub async fn remove(&self, digest: &Digest) -> Result<(), AssetError> {
+        let _gate = self.0.gate.write().await;
+        let (inner, digest) = (self.0.clone(), digest.clone());
+        blocking(move || {
+            inner.known().remove(&digest);
+            inner.board.remove(&digest);
+            inner.store.remove(&digest)
+        })
+        .await
+    }
+
     /// The path, if nothing changed since it was verified.
     async fn unchanged(&self, asset: &PinnedAsset) -> Result<Option<PathBuf>, AssetError> {
         let known = {
@@ -187,7 +200,7 @@ impl AssetCache {
             found.clone()
         };
         let file = self.0.store.file(&asset.sha256);
-        if Stamp::at(&file).ok().as_ref() != Some(&known.record.stamp) {
+        if !self.0.store.is_protected() || Stamp::at(&file).ok().as_ref() != Some(&known.record.stamp) {
             return Ok(None);
         }
         if !is_archive(asset) {

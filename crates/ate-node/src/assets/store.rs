@@ -9,6 +9,7 @@ use std::{
 };
 
 use ate_api::id::Digest;
+use ate_failpoint::step_now;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
@@ -42,11 +43,25 @@ impl Store {
         let failed = |e: io::Error| AssetError::io("cache", "opening the asset cache", root, e);
         disk::private_dir(root).map_err(failed)?;
         let store = Store { root: root.canonicalize().map_err(failed)? };
-        for dir in ["files", "trees", "stamps", "partial", "imported", "quarantine", "tmp"] {
-            disk::private_dir(&store.root.join(dir)).map_err(failed)?;
-        }
+        store.protect()?;
         disk::clear(&store.tmp()).map_err(failed)?;
         Ok(store)
+    }
+
+    /// Whether nobody else can put anything in the place of what is here. One `stat` per directory.
+    pub(super) fn is_protected(&self) -> bool {
+        self.dirs().all(|dir| disk::is_private_dir(&dir))
+    }
+
+    /// Makes it so, or says which directory somebody else has in hand.
+    fn protect(&self) -> Result<(), AssetError> {
+        let foreign = |dir: &Path, e: &io::Error| AssetError::Foreign { dir: dir.to_owned(), message: e.to_string() };
+        self.dirs().try_for_each(|dir| disk::private_dir(&dir).map_err(|e| foreign(&dir, &e)))
+    }
+
+    fn dirs(&self) -> impl Iterator<Item = PathBuf> {
+        let below = ["files", "trees", "stamps", "partial", "imported", "quarantine", "tmp"];
+        std::iter::once(self.root.clone()).chain(below.map(|dir| self.root.join(dir)))
     }
 
     fn at(&self, dir: &str, digest: &Digest) -> PathBuf {
@@ -113,7 +128,7 @@ impl Store {
         let failed = |e: io::Error| AssetError::io(name, "storing", &path, e);
         file.set_permissions(fs::Permissions::from_mode(PROGRAM_MODE)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
-        fs::rename(from, &path).map_err(failed)?;
+        step_now!("asset.publish", fs::rename(from, &path)).map_err(failed)?;
         disk::sync_dir(&self.root.join("files")).map_err(failed)?;
         self.remember(name, digest, media_type, &file.metadata().map_err(failed)?)
     }
@@ -126,7 +141,7 @@ impl Store {
         meta: &fs::Metadata,
     ) -> Result<Record, AssetError> {
         let record = Record { size: meta.len(), media_type: media_type.to_owned(), stamp: Stamp::of(meta) };
-        self.write_json(name, &self.record_path(digest), &record)?;
+        step_now!("asset.record", self.write_json(name, &self.record_path(digest), &record))?;
         Ok(record)
     }
 
@@ -137,6 +152,7 @@ impl Store {
         digest: &Digest,
         media_type: &str,
     ) -> Result<Option<Record>, AssetError> {
+        self.protect()?;
         let path = self.file(digest);
         let failed = |e: io::Error| AssetError::io(name, "verifying", &path, e);
         let why = match self.open_stored(&path) {
@@ -209,10 +225,10 @@ impl Store {
             tracing::error!(asset = name, path = %tree.display(), "an unpacked asset changed on disk; quarantined");
             self.quarantine("trees", digest).map_err(failed)?;
         }
-        fs::rename(tmp.path(), &tree).map_err(failed)?;
+        step_now!("asset.tree", fs::rename(tmp.path(), &tree)).map_err(failed)?;
         disk::sync_dir(&self.root.join("trees")).map_err(failed)?;
         let listing = archive::list(&tree).map_err(failed)?;
-        self.write_json(name, &self.listing_path(digest), &listing)?;
+        step_now!("asset.listing", self.write_json(name, &self.listing_path(digest), &listing))?;
         Ok(listing)
     }
 

@@ -30,7 +30,7 @@ pub(super) async fn find(registry: &str) -> Option<(String, String)> {
         .ok()?
 }
 
-fn in_file(bytes: &[u8], registry: &str) -> Result<Option<(String, String)>, serde_json::Error> {
+pub(super) fn in_file(bytes: &[u8], registry: &str) -> Result<Option<(String, String)>, serde_json::Error> {
     #[derive(Deserialize)]
     struct File {
         #[serde(default)]

@@ -19,6 +19,9 @@ pub enum ImageError {
     Unavailable { image: String, message: String },
     #[error("no space left on the disk of the node while unpacking image {image}")]
     DiskFull { image: String },
+    /// It reports errors or takes no writes.
+    #[error("the disk of the node fails: {action}: {message}")]
+    DiskFails { action: String, message: String },
     /// A program of the machine that building needs.
     #[error("the node lacks the program {program}")]
     ProgramMissing { program: &'static str, package: &'static str },
@@ -45,7 +48,11 @@ impl ImageError {
         if disk::is_full(&e) {
             return ImageError::DiskFull { image: image.to_string() };
         }
-        ImageError::Io { action: format!("{action} {}", path.display()), message: e.to_string() }
+        let (action, message) = (format!("{action} {}", path.display()), e.to_string());
+        match disk::is_failing(&e) {
+            true => ImageError::DiskFails { action, message },
+            false => ImageError::Io { action, message },
+        }
     }
 
     pub(super) fn unpack(image: impl ToString, path: &Path, e: UnpackError) -> Self {
@@ -53,6 +60,12 @@ impl ImageError {
             UnpackError::Invalid(message) => ImageError::invalid(image, message),
             UnpackError::Io(e) => ImageError::io(image, "unpacking into", path, e),
         }
+    }
+}
+
+impl ate_failpoint::Injected for ImageError {
+    fn injected(point: &str) -> Self {
+        ImageError::Io { action: "a step".to_owned(), message: format!("a fault was injected at {point}") }
     }
 }
 
@@ -70,6 +83,7 @@ impl From<ImageError> for Error {
                 (Reason::Unavailable, "check that the node reaches the registry and has credentials for it")
             }
             ImageError::DiskFull { .. } => (Reason::DiskFull, "free space on the disk of the node's data directory"),
+            ImageError::DiskFails { .. } => (Reason::StorageUnavailable, disk::FAILS),
             ImageError::Io { .. } => (Reason::Internal, ""),
         };
         Error::new(reason, e.to_string()).hint(hint)

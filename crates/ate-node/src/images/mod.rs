@@ -15,6 +15,8 @@ mod credentials;
 mod document;
 mod erofs;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod layer;
 mod merged;
 mod reference;

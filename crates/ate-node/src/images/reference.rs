@@ -21,7 +21,7 @@ pub(super) enum Reference {
     /// `docker-archive:FILE[:TAG]`, what `docker save` writes.
     DockerArchive { file: PathBuf, tag: Option<String> },
     /// `[HOST[:PORT]/]REPOSITORY[:TAG][@sha256:…]`.
-    Registry(oci_client::Reference),
+    Registry(oci_spec::distribution::Reference),
 }
 
 impl Reference {
@@ -48,7 +48,13 @@ impl Reference {
             Some(("docker-archive", rest)) => local(rest).map(|(file, tag)| Reference::DockerArchive { file, tag }),
             _ => {
                 let text = text.strip_prefix("docker://").unwrap_or(text);
-                text.parse().map(Reference::Registry).map_err(|e| ImageError::not_found(text, e))
+                let parsed = text.parse::<oci_spec::distribution::Reference>();
+                let parsed = parsed.map_err(|e| ImageError::not_found(text, e))?;
+                // A first part with capitals passes for a host and is then taken for a repository, which has none.
+                match parsed.whole().parse() {
+                    Ok(again) if parsed == again => Ok(Reference::Registry(parsed)),
+                    _ => Err(ImageError::not_found(text, "not an image reference")),
+                }
             }
         }
     }
@@ -99,7 +105,9 @@ mod tests {
 
     #[test]
     fn references_that_mean_nothing_are_refused() {
-        for bad in ["", "oci:relative/dir", "oci:", "oci:/dir:", "Not An Image", "a\nb", &"x".repeat(5000)] {
+        for bad in
+            ["", "oci:relative/dir", "oci:", "oci:/dir:", "Not An Image", "Team/app:v1", "a\nb", &"x".repeat(5000)]
+        {
             assert!(matches!(Reference::parse(bad), Err(ImageError::NotFound { .. })), "{bad}");
         }
     }

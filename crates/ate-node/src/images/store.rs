@@ -11,6 +11,7 @@ use std::{
 };
 
 use ate_api::id::Digest;
+use ate_failpoint::step_now;
 
 use super::{
     Image, ImageError, ImageFile, blocking,
@@ -101,7 +102,8 @@ impl Store {
 
     pub(super) fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
         let path = self.blob_path(digest);
-        disk::write_durably(&path, bytes, &self.tmp).map_err(|e| ImageError::io(digest, "writing", &path, e))
+        let written = step_now!("image.document", disk::write_durably(&path, bytes, &self.tmp));
+        written.map_err(|e| ImageError::io(digest, "writing", &path, e))
     }
 
     /// Async. A verified configuration from the source.
@@ -162,8 +164,9 @@ impl Store {
             fs::create_dir(&root).map_err(failed)?;
             let has_digest = section.has_digest;
             let mut stream = Hashing::new(section.open().map_err(failed)?, MAX_LAYER_BLOB);
-            let actual = layer::apply(&mut stream, &root, &paths, LAYER_LIMITS)
-                .map_err(|e| ImageError::unpack(&reference, &tmp, e))?;
+            let apply = layer::apply(&mut stream, &root, &paths, LAYER_LIMITS);
+            let apply = apply.map_err(|e| ImageError::unpack(&reference, &tmp, e));
+            let actual = step_now!("image.unpack", apply)?;
             let (digest, _) = stream.finish().map_err(failed)?;
             if has_digest && digest != blob.digest {
                 let message = format!("layer expected sha256:{}, got sha256:{digest}", blob.digest);
@@ -173,7 +176,7 @@ impl Store {
                 let message = format!("uncompressed layer expected sha256:{diff_id}, got sha256:{actual}");
                 return Err(ImageError::invalid(&reference, message));
             }
-            fs::rename(&root, &path).map_err(failed)?;
+            step_now!("image.layer", fs::rename(&root, &path)).map_err(failed)?;
             path.parent().map_or(Ok(()), disk::sync_dir).map_err(failed)
         };
         blocking(diff_id_label(chain), unpack).await

@@ -54,7 +54,7 @@ fn read(root: &MergedDir, path: &str) -> Result<String, UnpackError> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn lookup(spec: &str, passwd: &str, group: &str) -> Result<User, UnpackError> {
+pub(super) fn lookup(spec: &str, passwd: &str, group: &str) -> Result<User, UnpackError> {
     let (user, wanted_group) = match spec.split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|g| !g.is_empty())),
         None => (spec, None),

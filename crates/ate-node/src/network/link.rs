@@ -1,7 +1,17 @@
 //! One veth pair per worker. The pair's name is the claim on its subnet: the kernel makes a name once, so
 //! several nodes on one machine never give out the same addresses.
+//!
+//! A worker that dies takes its link along, at once, while a route to it may still be in use. An address is therefore given
+//! out again only when all others of the range have been: the next worker, of whichever node, is never where one was
+//! that somebody still asks.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use futures::TryStreamExt;
 use rtnetlink::{
@@ -25,6 +35,8 @@ pub(crate) struct Links {
     cidr: Cidr,
     /// The kernel's link group, which marks links as this node's from the moment they exist.
     group: u32,
+    /// Where the search for a free subnet begins.
+    next: Arc<AtomicU32>,
 }
 
 /// One worker's link, both ends.
@@ -52,12 +64,15 @@ impl Links {
     pub(crate) fn open(cidr: Cidr, group: u32) -> Result<Self, NetworkError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(NetworkError::io("open netlink"))?;
         tokio::spawn(connection);
-        Ok(Links { handle, cidr, group: group.max(1) })
+        // Somewhere else for each start of each node.
+        let next = Arc::new(AtomicU32::new(group ^ std::process::id().wrapping_mul(0x9e37_79b9)));
+        Ok(Links { handle, cidr, group: group.max(1), next })
     }
 
-    /// Makes a pair, both ends still here, and takes the first subnet that is free on this machine.
+    /// Makes a pair, both ends still here, and takes the next subnet that is free on this machine.
     pub(crate) async fn claim(&self) -> Result<Link, NetworkError> {
-        for n in 0..self.cidr.subnets() {
+        for _ in 0..self.cidr.subnets() {
+            let n = self.next.fetch_add(1, Ordering::Relaxed) % self.cidr.subnets();
             let Some((gateway, address)) = self.cidr.addresses(n) else { break };
             let link = Link { name: format!("ate{n}"), gateway, address };
             match self.create(&link).await {
@@ -151,4 +166,19 @@ impl Links {
 
 fn is(e: &rtnetlink::Error, errno: Errno) -> bool {
     matches!(e, rtnetlink::Error::NetlinkError(m) if m.raw_code() == -errno.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn where_a_worker_was_the_next_one_is_not() {
+        let links = Links::open("100.127.255.0/24".parse().unwrap(), 0x7e57).unwrap();
+        let first = links.claim().await.unwrap();
+        links.remove(&first).await.unwrap();
+        let second = links.claim().await.unwrap();
+        links.remove(&second).await.unwrap();
+        assert_ne!(first.address, second.address);
+    }
 }

@@ -8,6 +8,8 @@
 mod compression;
 mod entry;
 mod reader;
+#[cfg(test)]
+pub(crate) mod sample;
 pub(crate) mod tree;
 
 use std::io;

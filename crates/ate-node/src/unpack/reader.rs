@@ -1,12 +1,9 @@
 //! Walks the entries of a tar stream under caps and hashes the stream on the way.
 
-use std::{
-    cell::Cell,
-    io::{self, Read},
-    rc::Rc,
-};
+use std::io::{self, Read};
 
 use ate_api::id::Digest;
+use ate_volumes::Rationed;
 use sha2::{Digest as _, Sha256};
 
 use super::{Head, Limits, UnpackError, invalid};
@@ -46,23 +43,6 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-/// Lets at most an allowance through while the tar parser reads headers.
-struct Rationed<R> {
-    inner: R,
-    allowance: Rc<Cell<Option<u64>>>,
-}
-
-impl<R: Read> Read for Rationed<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        if let Some(left) = self.allowance.get() {
-            let left = left.checked_sub(n as u64).ok_or_else(|| malformed("an extension header is too large"))?;
-            self.allowance.set(Some(left));
-        }
-        Ok(n)
-    }
-}
-
 fn malformed(message: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message.into())
 }
@@ -82,15 +62,14 @@ pub(crate) fn for_each_entry(
     limits: Limits,
     mut each: impl FnMut(Head, &mut dyn Read) -> Result<(), UnpackError>,
 ) -> Result<(Digest, u64), UnpackError> {
-    let allowance = Rc::new(Cell::new(None));
-    let mut archive =
-        tar::Archive::new(Rationed { inner: Hashing::new(stream, limits.bytes), allowance: allowance.clone() });
+    let (stream, allowance) = Rationed::new(Hashing::new(stream, limits.bytes));
+    let mut archive = tar::Archive::new(stream);
     let (mut entries, mut bytes) = (0u64, 0u64);
     let mut iterator = archive.entries().map_err(read_error)?;
     loop {
-        allowance.set(Some(MAX_EXTENSION_BYTES));
+        allowance.at_most(MAX_EXTENSION_BYTES);
         let Some(entry) = iterator.next() else { break };
-        allowance.set(None);
+        allowance.everything();
         let mut entry = entry.map_err(read_error)?;
         entries += 1;
         // A sparse file is larger than its bytes in the stream, so both are counted.
@@ -110,8 +89,8 @@ pub(crate) fn for_each_entry(
         // Consumed here, so that the allowance above is for headers alone.
         io::copy(&mut entry, &mut io::sink()).map_err(read_error)?;
     }
-    allowance.set(None);
-    archive.into_inner().inner.finish().map_err(read_error)
+    allowance.everything();
+    archive.into_inner().into_inner().finish().map_err(read_error)
 }
 
 #[cfg(test)]

@@ -105,6 +105,19 @@ impl Client {
         call("cleaning the worker", limit, driver.reset(pb::ResetRequest {})).await.map(|_| ())
     }
 
+    pub(crate) async fn info(&self) -> Result<pb::GetInfoResponse, Error> {
+        let mut driver = self.driver.clone();
+        call("asking the herder", QUICK, driver.get_info(pb::GetInfoRequest {})).await
+    }
+
+    /// Told that it is beyond use. It may be too far gone to hear it.
+    pub(crate) async fn end(&self) {
+        let mut driver = self.driver.clone();
+        if let Err(e) = call("ending the herder", QUICK, driver.end(pb::EndRequest {})).await {
+            tracing::warn!("{e}");
+        }
+    }
+
     pub(crate) async fn stats(&self) -> Result<pb::StatsResponse, Error> {
         let mut driver = self.driver.clone();
         call("asking the herder", QUICK, driver.stats(pb::StatsRequest {})).await

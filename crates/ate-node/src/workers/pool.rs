@@ -1,12 +1,14 @@
-//! One pool: keeps the wanted number of workers alive, replaces lost ones with a growing pause.
+//! One pool: keeps the wanted number of workers alive, replaces lost ones with a growing pause. Where workers are pods
+//! somebody else keeps their number, and this keeps up with which there are.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 
 use ate_agent::{PoolSpec, WorkerPhase, WorkerReport};
 use ate_api::id::{ObjectName, WorkerId};
+use ate_failpoint::{period, step};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
@@ -15,8 +17,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Context, Directory,
+    Context, Directory, PodPlaces,
+    attached::{Attached, Place},
     herder::Herder,
+    kept::Kept,
+    local::Local,
     seat::Command,
     worker::{End, Worker},
 };
@@ -78,6 +83,10 @@ struct Member {
     class: String,
     /// Leaves when it is idle; cancelled with the pool's `stop`.
     retire: CancellationToken,
+    /// Ends whatever it holds: its pod is gone, or the pool is.
+    stop: CancellationToken,
+    /// Its pod is about to go.
+    leaving: CancellationToken,
 }
 
 struct Keeper {
@@ -99,13 +108,22 @@ struct Ended {
 impl Keeper {
     async fn run(mut self) {
         let mut may_start = Instant::now();
+        let mut pods = self.context.pods.clone();
         loop {
             self.spec.mark_unchanged();
-            self.balance(Instant::now() >= may_start);
+            match &mut pods {
+                None => self.balance(Instant::now() >= may_start),
+                Some(places) => {
+                    places.pods.mark_unchanged();
+                    let ours = places.of(&self.spec.borrow().name);
+                    self.keep_up(&ours, Instant::now() >= may_start);
+                }
+            }
             let pause = may_start.saturating_duration_since(Instant::now());
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 changed = self.spec.changed() => if changed.is_err() { break },
+                () = changed(&mut pods) => (),
                 Some(ended) = self.tasks.join_next() => {
                     if let Some(pause) = self.gone(ended) {
                         may_start = Instant::now() + pause;
@@ -139,14 +157,31 @@ impl Keeper {
         }
         if may_start {
             for _ in staying.len()..wanted {
-                self.add(&spec);
+                self.add(&spec, new_id(&spec.name), None);
             }
         }
     }
 
-    fn add(&mut self, spec: &PoolSpec) {
-        let id = new_id(&spec.name);
-        let retire = self.stop.child_token();
+    /// Looks for the herders of pods that are new, and lets go of those that are gone.
+    fn keep_up(&mut self, pods: &BTreeMap<WorkerId, (Place, bool)>, may_start: bool) {
+        let spec = self.spec.borrow().clone();
+        for (id, (place, _)) in pods {
+            if may_start && !self.members.contains_key(id) {
+                self.add(&spec, id.clone(), Some(place.clone()));
+            }
+        }
+        for (id, member) in &self.members {
+            match pods.get(id) {
+                None => member.stop.cancel(),
+                Some((_, true)) => member.leaving.cancel(),
+                Some((_, false)) => {}
+            }
+        }
+    }
+
+    fn add(&mut self, spec: &PoolSpec, id: WorkerId, place: Option<Place>) {
+        let stop = self.stop.child_token();
+        let (retire, leaving) = (stop.child_token(), CancellationToken::new());
         let (tx, commands) = mpsc::channel(COMMANDS);
         self.directory.lock().insert(id.clone(), tx);
         let life = Life {
@@ -155,10 +190,12 @@ impl Keeper {
             spec: self.spec.clone(),
             class: spec.sandbox.class.clone(),
             commands,
-            stop: self.stop.clone(),
+            stop: stop.clone(),
             retire: retire.clone(),
+            leaving: leaving.clone(),
+            place,
         };
-        self.members.insert(id.clone(), Member { class: spec.sandbox.class.clone(), retire });
+        self.members.insert(id.clone(), Member { class: spec.sandbox.class.clone(), retire, stop, leaving });
         self.tasks.spawn(async move {
             let ended = life.live().await;
             (id, ended)
@@ -187,8 +224,18 @@ impl Keeper {
         tracing::warn!(worker = %id, "worker lost: {message}");
         self.context.hub.lost(&id, message);
         self.losses = if settled { 1 } else { self.losses.saturating_add(1) };
-        Some(MAX_BACKOFF.min(BACKOFF * 2u32.saturating_pow(self.losses - 1)))
+        Some(period(MAX_BACKOFF.min(BACKOFF * 2u32.saturating_pow(self.losses - 1))))
     }
+}
+
+/// There are other pods.
+async fn changed(pods: &mut Option<PodPlaces>) {
+    if let Some(places) = pods
+        && places.pods.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Unique among all workers that ever were: 48 random bits behind the pool's name.
@@ -207,32 +254,48 @@ struct Life {
     commands: mpsc::Receiver<Command>,
     stop: CancellationToken,
     retire: CancellationToken,
+    leaving: CancellationToken,
+    /// Its pod; none: the node starts it.
+    place: Option<Place>,
 }
 
 impl Life {
     async fn live(mut self) -> Ended {
-        let Some(herder) = self.start().await else { return Ended { end: End::Stopped, settled: false } };
+        let Some((herder, kept)) = self.start().await else { return Ended { end: End::Stopped, settled: false } };
         let since = Instant::now();
-        let worker = Worker::new(self.id, self.context, herder, self.spec);
+        let worker = Worker::new(self.id, self.context, herder, kept, self.spec, self.leaving);
         let end = worker.run(&mut self.commands, &self.stop, &self.retire).await;
         Ended { end, settled: since.elapsed() >= SETTLED }
     }
 
     /// Assets first, then the herder; tries again until both are there or nobody wants the worker any more.
-    async fn start(&mut self) -> Option<Herder> {
+    async fn start(&mut self) -> Option<(Herder, Kept)> {
         let mut pause = BACKOFF;
+        let mut revoked = self.context.verified.revoked().changes();
         loop {
             let sandbox = self.spec.borrow_and_update().sandbox.clone();
             let names: Vec<&str> = sandbox.assets.iter().map(|a| a.name.as_str()).collect();
             self.report(&format!("waiting for {} of {}", names.join(", "), sandbox.config_label()));
             let started = async {
+                let found = match &self.place {
+                    None => None,
+                    Some(place) => Some(step!("worker.attach", Attached::find(place.clone(), &self.class), held)?),
+                };
+                // Who runs is not kept waiting for what others are to run under.
+                if let Some((attached, kept @ Kept { seated: Some(_), .. })) = found {
+                    return Ok(Some((Herder::Attached(attached), kept)));
+                }
                 tokio::select! {
                     verified = self.context.verified.ensure(&sandbox) => drop(verified?),
                     () = self.retire.cancelled() => return Ok(None),
                 }
+                if let Some((attached, kept)) = found {
+                    return Ok(Some((Herder::Attached(attached), kept)));
+                }
                 self.report("starting the herder");
                 let Context { herders, links, .. } = &self.context;
-                Herder::start(herders, links, &self.id, &self.class, &self.retire).await.map(Some)
+                let start = Local::start(herders, links, &self.id, &self.class, &self.retire);
+                step!("worker.herder", start, held).map(|local| Some((Herder::Local(local), Kept::default())))
             };
             match started.await {
                 Ok(herder) => return herder,
@@ -245,8 +308,9 @@ impl Life {
             tokio::select! {
                 () = sleep(pause) => pause = MAX_BACKOFF.min(pause * 2),
                 () = self.retire.cancelled() => return None,
-                // Another configuration may do better, at once.
+                // Another configuration may do better, at once, and so may binaries that are not revoked any more.
                 Ok(()) = self.spec.changed() => pause = BACKOFF,
+                () = revoked.next() => pause = BACKOFF,
             }
         }
     }
@@ -255,6 +319,8 @@ impl Life {
         let spec = self.spec.borrow();
         self.context.hub.report(WorkerReport {
             id: self.id.clone(),
+            node: self.context.node.clone(),
+            pod: self.place.as_ref().map(|place| place.pod.clone()),
             pool: spec.name.clone(),
             labels: spec.labels.clone(),
             class: self.class.clone(),
@@ -263,6 +329,8 @@ impl Life {
             platform: (*self.context.platform).clone(),
             configs: Vec::new(),
             prepared: None,
+            holds: None,
+            leaving: self.leaving.is_cancelled(),
             message: message.to_owned(),
         });
     }

@@ -10,6 +10,7 @@ use ate_api::{
 use ate_sandbox::SandboxRef;
 use ate_snapshot::manifest::{Driver, Image};
 use ateom::driver as pb;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::client::{Client, Start};
@@ -17,7 +18,7 @@ use super::client::{Client, Start};
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// One activation of an actor, and everything its snapshots will have to say about it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Seat {
     pub(crate) actor: ActorIdentity,
     pub(crate) activation: Activation,
@@ -37,7 +38,7 @@ impl Seat {
 }
 
 /// What a start gave.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Started {
     pub(crate) address: std::net::Ipv4Addr,
     pub(crate) prepared: bool,
@@ -86,12 +87,19 @@ pub(crate) enum Command {
     },
     /// Answers with a finished capture that is now void.
     Thaw {
+        actor: Uid,
         activation: Activation,
+        generation: u64,
         reply: Reply<Option<Box<Captured>>>,
     },
     Release {
         actor: Uid,
         activation: Activation,
+        reply: Reply<()>,
+    },
+    /// Another list of revoked binaries is in force. Answered when nothing is left of what was started ahead under one on
+    /// it; an actor that runs goes on.
+    Revoked {
         reply: Reply<()>,
     },
 }

@@ -1,4 +1,4 @@
-//! Which sandbox configurations have all their binaries on this node, verified.
+//! Which sandbox configurations have all their binaries on this node, verified; and the way to these for whoever runs them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,7 +8,7 @@ use ateom::driver as pb;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::assets::AssetCache;
+use crate::{assets::AssetCache, revoked::Revoked};
 
 /// Class and `name@revision` → digests of its binaries.
 type Known = BTreeMap<(String, String), Vec<Digest>>;
@@ -16,16 +16,23 @@ type Known = BTreeMap<(String, String), Vec<Digest>>;
 #[derive(Clone)]
 pub(crate) struct Verified {
     assets: AssetCache,
+    revoked: Revoked,
     known: Arc<watch::Sender<Known>>,
 }
 
 impl Verified {
-    pub(crate) fn new(assets: AssetCache) -> Self {
-        Verified { assets, known: Arc::new(watch::Sender::new(Known::new())) }
+    pub(crate) fn new(assets: AssetCache, revoked: Revoked) -> Self {
+        Verified { assets, revoked, known: Arc::new(watch::Sender::new(Known::new())) }
+    }
+
+    pub(crate) fn revoked(&self) -> &Revoked {
+        &self.revoked
     }
 
     /// Makes sure of every binary and says it as the driver needs it. Only `stat` calls when all are there.
+    /// `ASSET_REVOKED` if one must not run any more.
     pub(crate) async fn ensure(&self, sandbox: &SandboxRef) -> Result<pb::Sandbox, Error> {
+        self.revoked.check(sandbox)?;
         let mut message = pb::Sandbox {
             config_name: sandbox.config.name.clone(),
             config_revision: sandbox.config.revision,

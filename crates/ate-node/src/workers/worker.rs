@@ -6,15 +6,17 @@
 //!   └── Cleaning ←── release, from any of them (I3)
 //! ```
 //!
-//! A herder that dies, does not clean up or cannot thaw ends the worker: it is reported lost and replaced.
+//! A herder that dies, does not clean up or cannot thaw ends the worker: it is reported lost and replaced. One that ran
+//! or prepared anything under a binary that is revoked ends as soon as it holds no actor: what it may keep dies with it.
 
-use std::{future::pending, pin::Pin, time::Duration};
+use std::{collections::BTreeSet, future::pending, pin::Pin, time::Duration};
 
-use ate_agent::{Captured, NodeEvent, PoolSpec, PrepareKey, WorkerPhase, WorkerReport};
+use ate_agent::{Captured, Held, HeldStage, NodeEvent, PoolSpec, PrepareKey, WorkerPhase, WorkerReport};
 use ate_api::{
     Error, Reason,
-    id::{Activation, Uid, WorkerId},
+    id::{Activation, Digest, Uid, WorkerId},
 };
+use ate_failpoint::{again, step, step_now};
 use ate_snapshot::manifest::Driver;
 use ateom::driver as pb;
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -25,6 +27,7 @@ use super::{
     Context,
     client::{Client, Start},
     herder::Herder,
+    kept::{Kept, Seated},
     seat::{Begun, Capturing, Command, Reply, Seat, Started, fenced},
     state::State,
     verified::Changes,
@@ -69,20 +72,48 @@ pub(super) struct Worker {
     ended_early: Option<pb::Event>,
     /// Why the herder cannot be kept.
     beyond_use: Option<String>,
+    /// Binaries the herder was ever told to use.
+    used: BTreeSet<Digest>,
+    /// It must not be kept, for it used what is revoked since.
+    tainted: bool,
+    /// Its pod is about to go.
+    leaving: CancellationToken,
+    /// Who waits until nothing revoked is left here.
+    purging: Vec<Reply<()>>,
 }
 
 impl Worker {
-    pub(super) fn new(id: WorkerId, context: Context, herder: Herder, spec: watch::Receiver<PoolSpec>) -> Self {
+    /// `kept`: what is known of the herder from before this node agent; nothing, of one that was just started.
+    pub(super) fn new(
+        id: WorkerId,
+        context: Context,
+        herder: Herder,
+        kept: Kept,
+        spec: watch::Receiver<PoolSpec>,
+        leaving: CancellationToken,
+    ) -> Self {
+        let state = match kept.seated {
+            None => State::Idle,
+            Some(Seated { seat, started, pins }) => {
+                context.pins.pin_again(&id, pins);
+                context.fence.seated(&seat.actor.uid, seat.activation);
+                State::Running { seat: Box::new(seat), started }
+            }
+        };
         Worker {
-            ended: watcher::watch(herder.client.clone()),
+            ended: watcher::watch(herder.client().clone()),
             ended_early: None,
-            client: herder.client.clone(),
+            client: herder.client().clone(),
             configs: context.verified.changes(),
-            state: State::Idle,
+            state,
             prepared: None,
             released: None,
             operations: FuturesUnordered::new(),
             beyond_use: None,
+            used: kept.used,
+            tainted: false,
+            leaving,
+            purging: Vec::new(),
             id,
             context,
             herder,
@@ -101,6 +132,11 @@ impl Worker {
         while !stopped && self.beyond_use.is_none() {
             self.report();
             let idle = matches!(self.state, State::Idle);
+            if idle && self.context.verified.revoked().touches(&self.used) {
+                self.tainted = true;
+                break;
+            }
+            let leaves = self.leaving.is_cancelled();
             tokio::select! {
                 () = stop.cancelled() => stopped = true,
                 () = retire.cancelled(), if idle => stopped = true,
@@ -113,16 +149,18 @@ impl Worker {
                 },
                 () = self.configs.next() => (),
                 Ok(()) = self.spec.changed() => (),
+                () = self.leaving.cancelled(), if !leaves => (),
             }
         }
         let why = self.beyond_use.take();
         let lost = Error::new(Reason::WorkerLost, why.as_deref().unwrap_or("the worker was stopped"));
         let end = why.map_or(End::Stopped, End::Lost);
-        self.herder.end(matches!(end, End::Stopped)).await;
+        self.herder.end(matches!(end, End::Stopped) && !self.tainted).await;
         // Known before anybody is answered, so that nobody takes a worker that is gone for a free one.
         if let End::Lost(message) = &end {
             self.context.hub.lost(&self.id, message.clone());
         }
+        self.purging.into_iter().for_each(|waiter| drop(waiter.send(Ok(()))));
         // A release got what it asked for: nothing of the actor is left. Everybody else learns of the loss.
         match self.state {
             State::Cleaning { waiters, .. } => waiters.into_iter().for_each(|w| drop(w.send(Ok(())))),
@@ -141,16 +179,48 @@ impl Worker {
         };
         self.context.hub.report(WorkerReport {
             id: self.id.clone(),
+            node: self.context.node.clone(),
+            pod: self.herder.pod(),
             pool: spec.name.clone(),
             labels: spec.labels.clone(),
-            class: self.herder.info.sandbox_class.clone(),
+            class: self.herder.info().sandbox_class.clone(),
             phase,
             address: self.herder.address().into(),
             platform: (*self.context.platform).clone(),
-            configs: self.context.verified.labels(&self.herder.info.sandbox_class),
+            configs: self.context.verified.labels(&self.herder.info().sandbox_class),
             prepared: self.prepared.clone(),
+            holds: self.holds(),
+            leaving: self.leaving.is_cancelled(),
             message,
         });
+    }
+
+    fn holds(&self) -> Option<Held> {
+        let (seat, stage) = match &self.state {
+            State::Idle | State::Cleaning { .. } => return None,
+            State::Starting { seat, .. } => (seat, HeldStage::Starting),
+            State::Running { seat, .. } => (seat, HeldStage::Running),
+            State::Capturing { seat, generation, .. } | State::Frozen { seat, generation, .. } => {
+                (seat, HeldStage::Captured { generation: *generation })
+            }
+            State::Failed { seat, .. } => (seat, HeldStage::Over),
+        };
+        Some(Held { actor: seat.actor.uid.clone(), activation: seat.activation, stage })
+    }
+
+    /// Writes down what the next node agent has to know. If that fails the actor runs on, and ends with this node agent.
+    fn keep(&self) {
+        let Some(keep) = self.herder.keep() else { return };
+        let seated = match &self.state {
+            State::Running { seat, started } => {
+                let pins = self.context.pins.of(&self.id);
+                Some(Seated { seat: (**seat).clone(), started: started.clone(), pins })
+            }
+            _ => None,
+        };
+        if let Err(e) = step_now!("worker.keep", keep.write(&self.used, seated), plain) {
+            tracing::warn!(worker = %self.id, "what is on the worker could not be written down: {e}");
+        }
     }
 
     fn obey(&mut self, command: Command) {
@@ -164,8 +234,12 @@ impl Worker {
             Command::EndCapture { actor, activation, generation, captured, reply } => {
                 self.end_capture(&actor, activation, generation, captured, reply);
             }
-            Command::Thaw { activation, reply } => self.thaw(activation, reply),
+            Command::Thaw { actor, activation, generation, reply } => self.thaw(&actor, activation, generation, reply),
             Command::Release { actor, activation, reply } => self.release(&actor, activation, reply),
+            Command::Revoked { reply } => match self.state {
+                State::Idle if self.context.verified.revoked().touches(&self.used) => self.purging.push(reply),
+                _ => drop(reply.send(Ok(()))),
+            },
         }
     }
 
@@ -174,10 +248,13 @@ impl Worker {
             let _ = reply.send(Err(self.wrong_state("prepare")));
         } else if self.prepared.as_ref() == Some(&key) {
             let _ = reply.send(Ok(()));
+        } else if let Err(e) = self.may_use(digests(request.sandbox.as_ref())) {
+            let _ = reply.send(Err(e));
         } else {
             self.prepared = None;
             let client = self.client.clone();
-            let operation = async move { Done::Prepared(key, client.prepare(request).await, reply) };
+            let prepare = async move { step!("worker.prepare", client.prepare(again!(request)), repeatable) };
+            let operation = async move { Done::Prepared(key, prepare.await, reply) };
             self.operations.push(Box::pin(operation));
         }
     }
@@ -191,10 +268,15 @@ impl Worker {
         let same = self.state.seat().is_some_and(|s| s.is(&seat.actor.uid, seat.activation));
         match &mut self.state {
             State::Idle => {
+                if let Err(e) = self.may_use(seat.sandbox.assets.iter().map(|a| a.sha256.clone()).collect()) {
+                    let _ = reply.send(Err(e));
+                    return;
+                }
                 let client = self.client.clone();
                 self.prepared = None;
                 self.state = State::Starting { seat, waiters: vec![reply] };
-                self.operations.push(Box::pin(async move { Done::Started(client.start(start, limit).await) }));
+                let start = async move { step!("worker.start", client.start(again!(start), limit), repeatable) };
+                self.operations.push(Box::pin(async move { Done::Started(start.await) }));
             }
             State::Starting { waiters, .. } if same => waiters.push(reply),
             State::Running { started, .. } if same => drop(reply.send(Ok(started.clone()))),
@@ -206,7 +288,7 @@ impl Worker {
     }
 
     fn begin_capture(&mut self, actor: &Uid, activation: Activation, generation: u64) -> Result<Capturing, Error> {
-        self.must_hold(Some(actor), activation)?;
+        self.must_hold(actor, activation)?;
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Frozen { seat, started, generation: g, captured } if g == generation => {
                 let done = Capturing::Done(captured.clone());
@@ -214,7 +296,7 @@ impl Worker {
                 Ok(done)
             }
             State::Running { seat, started } => {
-                let info = &self.herder.info;
+                let info = self.herder.info();
                 let driver = Driver {
                     name: info.driver_name.clone(),
                     version: info.driver_version.clone(),
@@ -259,24 +341,30 @@ impl Worker {
         }
     }
 
-    fn thaw(&mut self, activation: Activation, reply: Reply<Option<Box<Captured>>>) {
-        if let Err(e) = self.must_hold(None, activation) {
+    fn thaw(&mut self, actor: &Uid, activation: Activation, generation: u64, reply: Reply<Option<Box<Captured>>>) {
+        if let Err(e) = self.must_hold(actor, activation) {
             let _ = reply.send(Err(e));
             return;
         }
         let void = match std::mem::replace(&mut self.state, State::Idle) {
-            State::Frozen { seat, started, captured, .. } => {
+            State::Frozen { seat, started, captured, generation: g } if g == generation => {
                 self.state = State::Running { seat, started };
                 Some(captured)
             }
-            State::Capturing { seat, started, .. } => {
+            State::Capturing { seat, started, generation: g } if g == generation => {
                 self.state = State::Running { seat, started };
                 None
             }
             other => {
-                let running = matches!(other, State::Running { .. });
                 self.state = other;
-                let _ = reply.send(if running { Ok(None) } else { Err(self.wrong_state("thaw an actor")) });
+                let _ = reply.send(match &self.state {
+                    State::Running { .. } => Ok(None),
+                    // A late call, of a capture before this one, which may be committed by now.
+                    State::Frozen { .. } | State::Capturing { .. } => {
+                        Err(fenced("another capture is under way or done"))
+                    }
+                    _ => Err(self.wrong_state("thaw an actor")),
+                });
                 return;
             }
         };
@@ -285,7 +373,8 @@ impl Worker {
 
     fn thaw_herder(&mut self, activation: Activation, answer: Box<dyn FnOnce(Result<(), Error>) + Send>) {
         let client = self.client.clone();
-        self.operations.push(Box::pin(async move { Done::Thawed(client.thaw(activation.0).await, answer) }));
+        let thaw = async move { step!("worker.thaw", client.thaw(activation.0), repeatable) };
+        self.operations.push(Box::pin(async move { Done::Thawed(thaw.await, answer) }));
     }
 
     fn release(&mut self, actor: &Uid, activation: Activation, reply: Reply<()>) {
@@ -321,7 +410,8 @@ impl Worker {
         self.state = State::Cleaning { seat, waiters: vec![reply] };
         self.operations.clear();
         let client = self.client.clone();
-        self.operations.push(Box::pin(async move { Done::Reset(client.reset(RESET).await) }));
+        let reset = async move { step!("worker.reset", client.reset(RESET), repeatable) };
+        self.operations.push(Box::pin(async move { Done::Reset(reset.await) }));
     }
 
     fn done(&mut self, done: Done) {
@@ -361,6 +451,7 @@ impl Worker {
             Ok(started) => State::Running { seat, started: started.clone() },
             Err(e) => State::Failed { seat, error: e.clone() },
         };
+        self.keep();
         self.report();
         waiters.into_iter().for_each(|w| drop(w.send(result.clone())));
         if let Some(event) = self.ended_early.take() {
@@ -391,11 +482,21 @@ impl Worker {
         });
     }
 
-    fn must_hold(&self, actor: Option<&Uid>, activation: Activation) -> Result<(), Error> {
+    /// The last word before the herder is told to use binaries.
+    fn may_use(&mut self, digests: Vec<Digest>) -> Result<(), Error> {
+        self.context.verified.revoked().check_digests(&digests)?;
+        let before = self.used.len();
+        self.used.extend(digests);
+        if self.used.len() > before {
+            self.keep();
+        }
+        Ok(())
+    }
+
+    fn must_hold(&self, actor: &Uid, activation: Activation) -> Result<(), Error> {
         match self.state.seat() {
-            Some(seat) if seat.activation == activation && actor.is_none_or(|a| *a == seat.actor.uid) => Ok(()),
-            Some(_) => Err(self.taken()),
-            None => Err(fenced(format!("worker {} holds no actor", self.id))),
+            Some(seat) if seat.is(actor, activation) => Ok(()),
+            _ => Err(self.taken()),
         }
     }
 
@@ -412,6 +513,10 @@ impl Worker {
         let message = format!("cannot {what} while the worker is {}", self.state.word());
         Error::new(Reason::WrongState, message).on(format!("worker/{}", self.id))
     }
+}
+
+fn digests(sandbox: Option<&pb::Sandbox>) -> Vec<Digest> {
+    sandbox.into_iter().flat_map(|s| s.asset_digests.values()).filter_map(|d| Digest::parse(d)).collect()
 }
 
 async fn next(operations: &mut FuturesUnordered<Operation>) -> Done {

@@ -123,3 +123,24 @@ async fn a_full_disk_is_said_so_and_leaves_room_for_others() {
     assert!(matches!(error, AssetError::DiskFull { .. }), "{error}");
     assert_eq!(names(&disk.path().join("assets/tmp")), Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_others_can_write_is_closed_to_them_and_a_symlink_in_its_place_is_not_used() {
+    let bed = Bed::new().await;
+    let asset = pinned(PROGRAM, &[&bed.source("runsc", PROGRAM)]);
+    let path = bed.cache.ensure(&asset).await.unwrap();
+    let files = bed.path("assets/files");
+    fs::set_permissions(&files, fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(bed.cache.ensure(&asset).await.unwrap(), path);
+    assert_eq!(fs::metadata(&files).unwrap().mode() & 0o7777, 0o700);
+
+    // The same files, so that no stamp of theirs has changed.
+    fs::rename(&files, bed.path("elsewhere")).unwrap();
+    symlink(bed.path("elsewhere"), &files).unwrap();
+    let error = bed.cache.ensure(&asset).await.unwrap_err();
+    assert!(matches!(&error, AssetError::Foreign { dir, .. } if *dir == files), "{error}");
+    assert_eq!(Error::from(error).reason, Reason::AssetUnavailable);
+    fs::remove_file(&files).unwrap();
+    fs::rename(bed.path("elsewhere"), &files).unwrap();
+    assert_eq!(bed.cache.ensure(&asset).await.unwrap(), path);
+}

@@ -9,6 +9,7 @@ mod archives;
 mod fetch;
 mod import;
 mod keep;
+mod signed;
 
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
 

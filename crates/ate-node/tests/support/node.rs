@@ -142,6 +142,7 @@ pub fn options(dir: &Path) -> Options {
         objects_dir: dir.join("objects"),
         cidr: Cidr::DEFAULT,
         egress: false,
+        workers: ate_node::Source::Processes,
     }
 }
 

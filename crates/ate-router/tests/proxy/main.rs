@@ -2,6 +2,7 @@
 
 mod actor;
 mod fixture;
+mod fuzz;
 mod http1;
 mod http2;
 mod isolation;

@@ -28,6 +28,7 @@ use std::{
 };
 
 use ate_api::id::{Digest, Uid};
+use ate_failpoint::step_now;
 
 use self::{single_flight::Fetches, snapshot::Problem};
 pub use self::{
@@ -93,7 +94,7 @@ impl LocalSnapshots {
         blocking::run(move || {
             // All at the end, so that one commit of the file system's journal serves them all. A crash in between
             // leaves what verification finds damaged; nobody was told of it.
-            snapshot.make_durable()?;
+            step_now!("local.durable", snapshot.make_durable())?;
             Ok(snapshot)
         })
         .await
@@ -124,7 +125,7 @@ impl LocalSnapshots {
             let taken;
             (staging, taken) = blocking::run(move || {
                 staging.complete(candidate.manifest_bytes())?;
-                match staging.rename_to(&dir) {
+                match step_now!("local.place", staging.rename_to(&dir)) {
                     Ok(()) => Ok((staging, false)),
                     Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok((staging, true)),
                     Err(e) => Err(Error::io("put in place", &dir, &e)),
@@ -168,7 +169,8 @@ impl LocalSnapshots {
     pub async fn remove(&self, digest: &Digest) -> Result<(), Error> {
         let (dir, trash) = (self.dir_of(digest), self.inner.root.join(TRASH).join(Uid::generate().as_str()));
         blocking::run(move || {
-            let removed = fs::rename(&dir, &trash).and_then(|()| fs::remove_dir_all(&trash));
+            let renamed = step_now!("local.trash", fs::rename(&dir, &trash));
+            let removed = renamed.and_then(|()| fs::remove_dir_all(&trash));
             absent_is_fine(removed).map_err(|e| Error::io("remove", &dir, &e))
         })
         .await

@@ -10,6 +10,7 @@ use std::{
 };
 
 use ate_api::id::{Digest, Uid};
+use ate_failpoint::step_now;
 
 use super::{Prefix, Stored, object_name, prefix::Location, receive::receive};
 use crate::{
@@ -71,10 +72,10 @@ impl Place {
             return self.same_or_fenced(snapshot);
         }
         for file in &snapshot.manifest.files {
-            put_file(snapshot, file, &dir.join(object_name(file)))?;
+            step_now!("upload.file", put_file(snapshot, file, &dir.join(object_name(file))))?;
         }
         self.sync_dirs()?;
-        match fs::hard_link(snapshot.manifest_path(), &manifest) {
+        match step_now!("upload.manifest", fs::hard_link(snapshot.manifest_path(), &manifest)) {
             Ok(()) => files::sync_dir(&dir)?,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return self.same_or_fenced(snapshot),
             Err(e) if cannot_link(&e) => self.copy_manifest(snapshot, &manifest)?,
@@ -121,6 +122,9 @@ impl Place {
             Ok(Some(bytes)) => Ok(bytes),
             Ok(None) => Err(Error::ManifestTooLarge { limit: MAX_BYTES }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(not_found()),
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
+                Err(Error::Manifest(format!("{} is {e}", path.display())))
+            }
             Err(e) => Err(Error::io("read", &path, &e)),
         }
     }
@@ -153,9 +157,11 @@ impl Place {
         }
         let dir = self.dir();
         let manifest = dir.join(MANIFEST_NAME);
-        absent_is_fine(fs::remove_file(&manifest)).map_err(|e| Error::io("remove", &manifest, &e))?;
+        let removed = step_now!("erase.manifest", absent_is_fine(fs::remove_file(&manifest)));
+        removed.map_err(|e| Error::io("remove", &manifest, &e))?;
         files::sync_dir(&dir)?;
-        absent_is_fine(fs::remove_dir_all(&dir)).map_err(|e| Error::io("remove", &dir, &e))?;
+        let removed = step_now!("erase.files", absent_is_fine(fs::remove_dir_all(&dir)));
+        removed.map_err(|e| Error::io("remove", &dir, &e))?;
         // The actor's folder goes with its last snapshot; that it is not empty is the usual case.
         dir.parent().map(fs::remove_dir);
         Ok(())
@@ -182,6 +188,21 @@ pub(super) fn list(location: &Location) -> Result<Vec<Stored>, Error> {
         }
     }
     Ok(found)
+}
+
+/// Removes actors' folders that are empty for as long: whoever made or emptied one may have died over it.
+pub(super) fn remove_empty(location: &Location, min_age: Duration) -> Result<(), Error> {
+    let actors = folder(location).join("actors");
+    for actor in if actors.exists() { files::entries(&actors)? } else { Vec::new() } {
+        let dir = actors.join(&actor);
+        let modified = fs::symlink_metadata(&dir).and_then(|m| m.modified());
+        let old = modified.is_ok_and(|m| SystemTime::now().duration_since(m).is_ok_and(|age| age >= min_age));
+        // Fails for those that are not empty, which is the usual case.
+        if old && Uid::parse(&actor).is_some() {
+            let _ = fs::remove_dir(&dir);
+        }
+    }
+    Ok(())
 }
 
 fn folder(location: &Location) -> PathBuf {

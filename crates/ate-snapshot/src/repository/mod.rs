@@ -14,7 +14,7 @@ mod folder;
 #[cfg(test)]
 mod full_disk_tests;
 mod prefix;
-mod receive;
+pub(crate) mod receive;
 #[cfg(test)]
 mod tests;
 
@@ -199,14 +199,24 @@ impl Repository {
         bucket::list(&*store, &base, &location).await
     }
 
-    /// Removes what was begun and never finished, at least this long ago: longer than any upload may take.
-    pub async fn collect_incomplete(&self, location: &str, min_age: Duration) -> Result<Vec<Prefix>, Error> {
+    /// Removes what is not in `live`, finished or not, and was written at least this long ago: longer than any upload
+    /// with its commit may take.
+    pub async fn collect(
+        &self,
+        location: &str,
+        live: &HashSet<Prefix>,
+        min_age: Duration,
+    ) -> Result<Vec<Prefix>, Error> {
         let mut removed = Vec::new();
         for stored in self.list(location).await? {
-            if !stored.complete && stored.age >= min_age {
+            if !live.contains(&stored.prefix) && stored.age >= min_age {
                 self.delete(&stored.prefix).await?;
                 removed.push(stored.prefix);
             }
+        }
+        let location = self.location(location)?;
+        if location.is_folder() {
+            blocking::run(move || folder::remove_empty(&location, min_age)).await?;
         }
         Ok(removed)
     }

@@ -19,7 +19,7 @@ const MAX_WINDOW_LOG: u32 = 27;
 
 /// Writes what the reader yields to a new file and returns its stamp. Whatever is not exactly the file the
 /// manifest describes is damage: shorter, longer, other bytes, not decodable. Blocks.
-pub(super) fn receive(snapshot: &Digest, file: &File, stored: impl Read, path: &Path) -> Result<Stamp, Error> {
+pub(crate) fn receive(snapshot: &Digest, file: &File, stored: impl Read, path: &Path) -> Result<Stamp, Error> {
     let received = write_verified(snapshot, file, stored, path);
     if received.is_err() {
         fs::remove_file(path).ok();

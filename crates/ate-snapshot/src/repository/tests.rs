@@ -1,6 +1,7 @@
 //! What object storage promises: a snapshot is complete or not there, whoever writes and whatever breaks.
 
 use std::{
+    collections::HashSet,
     fs::{self, Permissions},
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::PathBuf,
@@ -204,14 +205,38 @@ async fn i2_a_crash_before_the_manifest_leaves_no_snapshot() {
         let listed = w.repository.list(location).await.unwrap();
         assert_eq!(listed.iter().map(|s| (&s.prefix, s.complete)).collect::<Vec<_>>(), [(&prefix, false)]);
         // It may still be on its way.
-        assert!(w.repository.collect_incomplete(location, DAY).await.unwrap().is_empty());
+        let (nothing, this) = (HashSet::new(), HashSet::from([prefix.clone()]));
+        assert!(w.repository.collect(location, &nothing, DAY).await.unwrap().is_empty());
         // And an upload that comes later finishes it.
         w.repository.upload(&prefix, &snap).await.unwrap();
-        assert!(w.repository.collect_incomplete(location, Duration::ZERO).await.unwrap().is_empty());
+        assert!(w.repository.collect(location, &this, Duration::ZERO).await.unwrap().is_empty());
         w.tamper(&prefix, "manifest.json", None).await;
-        assert_eq!(w.repository.collect_incomplete(location, Duration::ZERO).await.unwrap(), [prefix]);
+        assert_eq!(w.repository.collect(location, &nothing, Duration::ZERO).await.unwrap(), [prefix]);
         assert!(w.repository.list(location).await.unwrap().is_empty());
     }
+}
+
+/// An activation that ends between storing a snapshot and committing it leaves a whole one.
+#[tokio::test]
+async fn a_whole_snapshot_that_nobody_committed_is_collected_and_its_neighbour_stays() {
+    let w = World::new().await;
+    for location in [FOLDER, BUCKET] {
+        let (prefix, snap) = w.uploaded(location).await;
+        let next = w.repository.prefix(location, prefix.actor(), 9, Activation(9)).unwrap();
+        w.repository.upload(&next, &snap).await.unwrap();
+        let live = HashSet::from([prefix.clone()]);
+        assert!(w.repository.collect(location, &live, DAY).await.unwrap().is_empty());
+        assert_eq!(w.repository.collect(location, &live, Duration::ZERO).await.unwrap(), [next]);
+        let left = w.repository.list(location).await.unwrap();
+        assert_eq!(left.iter().map(|s| (&s.prefix, s.complete)).collect::<Vec<_>>(), [(&prefix, true)]);
+    }
+    // Whoever wanted to store something there, or had removed the last of it, died over it.
+    let abandoned = w.folder(&w.prefix(FOLDER)).parent().unwrap().with_file_name(Uid::generate().as_str());
+    fs::create_dir(&abandoned).unwrap();
+    w.repository.collect(FOLDER, &HashSet::from([w.prefix(FOLDER)]), DAY).await.unwrap();
+    assert!(abandoned.exists(), "it may be on its way");
+    w.repository.collect(FOLDER, &HashSet::from([w.prefix(FOLDER)]), Duration::ZERO).await.unwrap();
+    assert!(!abandoned.exists() && w.folder(&w.prefix(FOLDER)).exists());
 }
 
 #[tokio::test]
@@ -396,4 +421,17 @@ async fn what_is_not_a_location_is_refused() {
     let nothing = Digest::of(b"");
     let e = w.repository.fetch(&w.prefix(FOLDER), &nothing, &w.local).await.unwrap_err();
     assert_eq!(e.reason(), Reason::SnapshotNotFound, "{e}");
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_no_file_is_refused_as_one() {
+    let world = World::new().await;
+    let prefix = world.prefix(FOLDER);
+    let snap = world.snapshot(&prefix, b"pages").await;
+    world.repository.upload(&prefix, &snap).await.unwrap();
+    let manifest = PathBuf::from(prefix.to_string().strip_prefix("file://").unwrap()).join("manifest.json");
+    fs::remove_file(&manifest).unwrap();
+    fs::create_dir(&manifest).unwrap();
+    let e = world.repository.fetch(&prefix, &snap.digest, &world.other_node().await).await.unwrap_err();
+    assert_eq!(e.reason(), Reason::ManifestInvalid, "{e}");
 }

@@ -7,26 +7,23 @@
 mod record;
 mod space;
 mod torn;
-mod watch;
 mod writer;
 
-use std::{
-    path::{Path, PathBuf},
-    thread::JoinHandle,
-};
+use std::{path::Path, thread::JoinHandle};
 
 use async_trait::async_trait;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Changes, Result, Store, StoreError, Transaction, Versioned};
+use crate::{
+    Changes, OpenError, Result, Store, StoreError, Transaction, Versioned,
+    feed::Hub,
+    group::{Job, QUEUE},
+};
 use record::Record;
 use space::SpaceGuard;
-use watch::Hub;
-use writer::{Job, Writer};
+use writer::Writer;
 
-/// Commits that may wait for the writer; the next ones wait to be let in.
-const QUEUE: usize = 4096;
 /// Blocks kept in memory. Bounds memory, not the size of the store: a million actors are about 500 MiB on disk.
 const CACHE_BYTES: u64 = 256 << 20;
 /// Recent writes kept in memory before they are sorted into a table. Also bounds what is replayed at open.
@@ -35,18 +32,6 @@ const MEMTABLE_BYTES: u64 = 64 << 20;
 const BACKGROUND_THREADS: usize = 1;
 /// A longer list leaves the caller's thread, so that it does not hold up the async runtime.
 const INLINE_LIST: usize = 256;
-
-/// Why a store could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("the store in {} is in use by another process: stop it, or choose another directory", path.display())]
-    InUse { path: PathBuf },
-    #[error("cannot open the store in {}: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
-    /// Nothing is changed on disk, so that a copy can be taken and looked at.
-    #[error("the store in {} is damaged or of another version: {message}", path.display())]
-    Damaged { path: PathBuf, message: String },
-}
 
 /// The embedded [`Store`]. Dropping it waits for the commit in progress and closes the files.
 pub struct EmbeddedStore {

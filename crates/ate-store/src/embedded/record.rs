@@ -30,3 +30,17 @@ impl Record {
         Ok(u64::from_be_bytes(*version))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fuzz_records_on_disk() {
+        ate_fuzz::Target::named("store.record").sample("value", || Record::encode(7, b"value").to_vec()).run(|bytes| {
+            let found = Record::decode(bytes.into())?;
+            assert_eq!(Record::encode(found.version, &found.value).to_vec(), bytes);
+            Ok::<_, StoreError>(())
+        });
+    }
+}

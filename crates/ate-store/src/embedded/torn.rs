@@ -96,3 +96,28 @@ fn entry(bytes: &[u8]) -> Option<(Entry, usize)> {
     };
     (length <= bytes.len()).then_some((entry, length))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fuzz_journals() {
+        ate_fuzz::Target::named("store.journal")
+            .sample("two-groups", || {
+                let item = |key: &[u8], value: &[u8]| {
+                    let (key_length, length) = ((key.len() as u16).to_le_bytes(), (value.len() as u32).to_le_bytes());
+                    [&[2, 0, 0][..], &[0; 8], &key_length, &length, &length, key, value].concat()
+                };
+                let group = |item: Vec<u8>| [&[1; 1][..], &[0; 12], &item, &[3], &[0; 12]].concat();
+                [group(item(b"a", b"first")), group(item(b"b", b"second")), vec![0; 64]].concat()
+            })
+            .run(|bytes| match last_group(bytes) {
+                Some(at) => {
+                    assert_eq!(bytes[at], 1, "a group begins there");
+                    Ok(())
+                }
+                None => Err("it does not end as a power cut leaves it"),
+            });
+    }
+}

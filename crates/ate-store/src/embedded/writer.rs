@@ -6,25 +6,20 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use bytes::Bytes;
 use fjall::{Database, Keyspace, PersistMode};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use super::{record::Record, space::SpaceGuard, unavailable, watch::Hub};
-use crate::{Expect, Result, StoreError, Transaction};
+use super::{record::Record, space::SpaceGuard, unavailable};
+use crate::{
+    Result, StoreError, Transaction,
+    feed::Hub,
+    group::{GROUP_TRANSACTIONS, Job, gather, publish},
+};
 
-/// Most transactions and bytes in one group: bounds the memory of a batch and how long the first has to wait.
-const GROUP_TRANSACTIONS: usize = 512;
-const GROUP_BYTES: usize = 4 << 20;
 /// Versions set aside at once, so that the counter is not written with every group. A restart skips the rest.
 const VERSIONS_RESERVED: u64 = 1 << 20;
 /// Key in the keyspace `meta`: the first version that is not set aside.
 const NEXT_VERSION: &str = "next-version";
-
-pub(super) struct Job {
-    pub(super) tx: Transaction,
-    pub(super) reply: oneshot::Sender<Result<u64>>,
-}
 
 pub(super) struct Writer {
     db: Database,
@@ -61,21 +56,15 @@ impl Writer {
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut group = Vec::with_capacity(GROUP_TRANSACTIONS);
         while let Some(job) = jobs.blocking_recv() {
-            let mut bytes = size(&job.tx);
-            group.push(job);
-            while group.len() < GROUP_TRANSACTIONS && bytes < GROUP_BYTES {
-                let Ok(job) = jobs.try_recv() else { break };
-                bytes += size(&job.tx);
-                group.push(job);
-            }
-            self.write(&mut group, bytes);
+            gather(job, &mut jobs, &mut group);
+            self.write(&mut group);
         }
     }
 
     /// Commits a group and answers everybody in it. Leaves the group empty.
-    fn write(&mut self, group: &mut Vec<Job>, bytes: usize) {
+    fn write(&mut self, group: &mut Vec<Job>) {
         if let Some(why) = &self.broken {
-            group.drain(..).for_each(|job| answer(job, Err(StoreError::Unavailable(why.clone()))));
+            group.drain(..).for_each(|job| job.answer(Err(StoreError::Unavailable(why.clone()))));
             return;
         }
         let room = self.space.has_room();
@@ -104,19 +93,17 @@ impl Writer {
         }
 
         if !batch.is_empty() {
-            self.space.wrote(bytes as u64);
             if let Err(e) = batch.commit() {
                 // Whatever was decided in this group rests on writes that may not have happened.
                 let why = describe(&e);
                 tracing::error!("the store stops taking writes: {why}");
-                group.drain(..).for_each(|job| answer(job, Err(StoreError::Unavailable(why.clone()))));
+                group.drain(..).for_each(|job| job.answer(Err(StoreError::Unavailable(why.clone()))));
                 self.broken = Some(why);
                 return;
             }
-            let written = group.iter().zip(&results).filter_map(|(job, result)| Some((job, *result.as_ref().ok()?)));
-            self.hub.publish(written.flat_map(|(job, version)| job.tx.writes.iter().map(move |w| (version, w))));
+            publish(&self.hub, group, &results);
         }
-        group.drain(..).zip(results).for_each(|(job, result)| answer(job, result));
+        group.drain(..).zip(results).for_each(|(job, result)| job.answer(result));
     }
 
     fn check(&self, tx: &Transaction, pending: &Pending) -> Result<()> {
@@ -125,12 +112,7 @@ impl Writer {
                 Some(found) => *found,
                 None => self.stored_version(key)?,
             };
-            let holds = match expect {
-                Expect::Absent => found.is_none(),
-                Expect::Present => found.is_some(),
-                Expect::Version(version) => found == Some(*version),
-            };
-            if !holds {
+            if !expect.holds(found) {
                 return Err(StoreError::Conflict { key: key.clone() });
             }
         }
@@ -159,15 +141,6 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.hub.close();
     }
-}
-
-fn answer(job: Job, result: Result<u64>) {
-    // The caller may have gone; what it asked for has happened all the same.
-    let _ = job.reply.send(result);
-}
-
-fn size(tx: &Transaction) -> usize {
-    tx.writes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Bytes::len)).sum()
 }
 
 fn describe(e: &fjall::Error) -> String {

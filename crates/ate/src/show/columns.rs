@@ -1,9 +1,9 @@
 //! What `ate get` shows of each kind: one list of columns for each, the place to add another.
 
-use ate_api::time::Timestamp;
+use ate_api::{resource::choice::DEFAULT_CLASS_ANNOTATION, time::Timestamp};
 use serde_json::Value;
 
-use super::human::{age_of, short, size, version};
+use super::human::{age, age_of, short, size, version};
 use crate::{client::Object, kind::Kind};
 
 /// What a cell is made from.
@@ -44,6 +44,18 @@ impl Cell<'_> {
         let yes = self.object.value.pointer(pointer).and_then(Value::as_bool).unwrap_or_default();
         if yes { "yes".to_owned() } else { String::new() }
     }
+    /// `yes`: the default of its class; `class`: it stands for the default class of the cluster.
+    fn default_of(&self) -> String {
+        let config = self.object.value.pointer("/spec/default") == Some(&Value::Bool(true));
+        let annotations = self.object.value.pointer("/metadata/annotations");
+        let class = annotations.is_some_and(|a| a[DEFAULT_CLASS_ANNOTATION] == "true");
+        match (config, class) {
+            (true, true) => "yes,class".to_owned(),
+            (true, false) => "yes".to_owned(),
+            (false, true) => "class".to_owned(),
+            (false, false) => String::new(),
+        }
+    }
     /// `runsc 20240729.0, kernel 6.1` of a map.
     fn pairs(&self, pointer: &str, shorten: fn(&str) -> &str) -> String {
         let map = self.object.value.pointer(pointer).and_then(Value::as_object);
@@ -64,6 +76,14 @@ impl Cell<'_> {
     fn prepared(&self) -> String {
         let standby = if self.yes("/status/standby").is_empty() { "" } else { " (standby)" };
         self.text("/status/prepared") + standby
+    }
+    /// In how long a token counts no more.
+    fn expires(&self) -> String {
+        match self.text("/spec/expires").parse::<Timestamp>() {
+            Err(_) => "never".to_owned(),
+            Ok(at) if at <= self.now => String::new(),
+            Ok(at) => format!("in {}", age((at.as_millisecond() - self.now.as_millisecond()) / 1000)),
+        }
     }
     /// Whether the condition Ready is true, and if not, why.
     fn ready(&self) -> String {
@@ -169,7 +189,7 @@ fn columns(kind: Kind) -> &'static [Column] {
                 [
                     name(),
                     always("CLASS", |c| c.text("/spec/sandboxClass")),
-                    always("DEFAULT", |c| c.yes("/spec/default")),
+                    always("DEFAULT", |c| c.default_of()),
                     always("REVISION", |c| c.text("/status/revision")),
                     always("VERSION", |c| c.pairs("/status/versions", version)),
                     always("READY", |c| c.ready()),
@@ -206,13 +226,36 @@ fn columns(kind: Kind) -> &'static [Column] {
                     always("STATUS", |c| c.text("/status/phase")),
                     always("SIZE", |c| size(c.number("/spec/size"))),
                     always("USED-BY", |c| c.list("/status/usedBy")),
+                    always("REVOKED", |c| c.text("/status/revoked")),
                     wide("TYPE", |c| c.text("/spec/mediaType")),
                     wide("FULL-SHA256", |c| c.text("/spec/sha256")),
                     wide("MESSAGE", |c| c.text("/status/message")),
                 ]
             }
         }
-        Kind::Atespace => &const { [name(), always("ACTORS", |c| c.text("/status/actors")), age()] },
+        Kind::Atespace => {
+            &const {
+                [
+                    name(),
+                    always("DEFAULT-CLASS", |c| c.text("/spec/defaultSandboxClass")),
+                    always("ACTORS", |c| c.text("/status/actors")),
+                    age(),
+                ]
+            }
+        }
+        Kind::Token => {
+            &const {
+                [
+                    name(),
+                    always("ROLE", |c| c.text("/spec/role")),
+                    always("ATESPACES", |c| c.list("/spec/atespaces")),
+                    always("NAMESPACES", |c| c.list("/spec/namespaces")),
+                    always("STATUS", |c| c.text("/status/phase")),
+                    always("EXPIRES", |c| c.expires()),
+                    age(),
+                ]
+            }
+        }
     }
 }
 
@@ -321,13 +364,19 @@ mod tests {
         );
         let asset = view(
             AssetViewSpec { sha256: "ab".repeat(32), size: 5, media_type: "m".into() },
-            AssetViewStatus { phase: "Verified".into(), used_by: vec!["c@1/runsc".into()], message: "ok".into() },
+            AssetViewStatus {
+                phase: "Verified".into(),
+                used_by: vec!["c@1/runsc".into()],
+                revoked: "CVE".into(),
+                message: "ok".into(),
+            },
         );
+        let space = AtespaceSpec { default_sandbox_class: Some("gvisor".into()) };
         for cells in [
             shown_as(Kind::Actor, actor, "a"),
             shown_as(Kind::Worker, worker, "w"),
             shown_as(Kind::Asset, asset, "x"),
-            shown_as(Kind::Atespace, view(AtespaceSpec::default(), AtespaceStatus { actors: 3 }), "default"),
+            shown_as(Kind::Atespace, view(space, AtespaceStatus { actors: 3 }), "default"),
         ] {
             for (title, cell) in cells {
                 assert!(!cell.is_empty(), "{title} is empty");

@@ -2,6 +2,7 @@
 
 pub(crate) mod columns;
 pub(crate) mod describe;
+pub(crate) mod explain;
 pub(crate) mod human;
 pub(crate) mod table;
 

@@ -9,13 +9,23 @@ use ate_api::{Error, Reason};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::settings::Listen;
-use crate::failure::{Outcome, Trying as _};
+use crate::{
+    connection::socket,
+    failure::{Outcome, Trying as _},
+};
 
 /// Where the API listens.
 pub(crate) enum ApiListener {
     Tcp(TcpListener),
     Unix(UnixListener, SocketFile),
 }
+
+/// Only the owner may connect.
+const OWNER: u32 = 0o600;
+/// Everybody may connect, and then has to say who they are.
+const EVERYBODY: u32 = 0o666;
+/// Longest path of a unix socket on Linux.
+const MAX_SOCKET_PATH: usize = 107;
 
 /// The file of a socket; it goes with the process.
 pub(crate) struct SocketFile(PathBuf);
@@ -30,16 +40,22 @@ impl ApiListener {
     pub(crate) async fn bind(listen: &Listen) -> Outcome<ApiListener> {
         match listen {
             Listen::Tcp(address) => Ok(ApiListener::Tcp(tcp(*address, "--listen").await?)),
-            Listen::Unix(path) => unix(path).await,
+            Listen::Unix(path) => unix(path, EVERYBODY).await,
         }
     }
 
+    /// The socket in the data directory, which is always served.
+    pub(crate) async fn own(data_dir: &Path) -> Outcome<ApiListener> {
+        unix(&socket(data_dir), OWNER).await
+    }
+
     /// What goes into ATE_SERVER.
-    pub(crate) fn server(&self) -> Outcome<String> {
+    pub(crate) fn server(&self, encrypted: bool) -> Outcome<String> {
         match self {
             ApiListener::Tcp(listener) => {
                 let address = listener.local_addr().trying(|| "cannot listen".to_owned())?;
-                Ok(format!("http://{}", reachable(address)))
+                let scheme = if encrypted { "https" } else { "http" };
+                Ok(format!("{scheme}://{}", reachable(address)))
             }
             ApiListener::Unix(_, file) => Ok(format!("unix:{}", file.0.display())),
         }
@@ -57,8 +73,13 @@ pub(crate) async fn tcp(address: SocketAddr, flag: &str) -> Outcome<TcpListener>
     bound.trying(|| format!("cannot listen on {address}"))
 }
 
-async fn unix(path: &Path) -> Outcome<ApiListener> {
+async fn unix(path: &Path, mode: u32) -> Outcome<ApiListener> {
     let what = || format!("cannot listen on unix:{}", path.display());
+    if path.as_os_str().len() > MAX_SOCKET_PATH {
+        return Err(Error::new(Reason::Invalid, format!("the path of a socket has at most {MAX_SOCKET_PATH} bytes"))
+            .hint("choose a directory with a shorter path"))
+        .trying(what);
+    }
     if tokio::net::UnixStream::connect(path).await.is_ok() {
         return Err(Error::new(Reason::InUse, "another server answers there")
             .hint("stop it, or choose another path with --listen"))
@@ -73,8 +94,7 @@ async fn unix(path: &Path) -> Outcome<ApiListener> {
     }
     let listener = UnixListener::bind(path).trying(what)?;
     let file = SocketFile(path.to_owned());
-    // Whoever may connect may do everything.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
     std::fs::set_permissions(path, mode).trying(what)?;
     Ok(ApiListener::Unix(listener, file))
 }
@@ -105,9 +125,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let live = unix(&path).await.unwrap();
-        assert_eq!(live.server().unwrap(), format!("unix:{}", path.display()));
-        assert_eq!(unix(&path).await.err().unwrap().reason(), Some(Reason::InUse));
+        let live = unix(&path, OWNER).await.unwrap();
+        assert_eq!(live.server(false).unwrap(), format!("unix:{}", path.display()));
+        assert_eq!(unix(&path, OWNER).await.err().unwrap().reason(), Some(Reason::InUse));
         drop(live);
         assert!(!path.exists());
     }

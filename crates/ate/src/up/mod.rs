@@ -1,12 +1,13 @@
 //! `ate up`: control plane, node agent and router in one process, in the foreground.
 
-mod adapters;
+pub(crate) mod adapters;
 mod data_dir;
 mod first_start;
-mod listen;
+pub(crate) mod listen;
 pub(crate) mod settings;
-mod signals;
-mod system;
+pub(crate) mod signals;
+pub(crate) mod system;
+pub(crate) mod tls;
 
 use std::{
     net::SocketAddr,
@@ -22,10 +23,12 @@ use self::{
     listen::{ApiListener, reachable},
     settings::{Given, Settings},
     signals::{INTERRUPTED, Signals},
-    system::System,
+    system::{Listeners, System, host_name},
+    tls::Encryption,
 };
 use crate::{
     client::Client,
+    connection::Server,
     failure::{Failure, Outcome, Trying as _},
     show::print,
 };
@@ -41,6 +44,7 @@ use crate::{
   ate up
   ate up --data-dir /srv/ate --router-listen 0.0.0.0:8000
   ate up --config /etc/ate.toml
+  ate up --listen 0.0.0.0:7600 --tls-self-signed
   ATE_LISTEN=unix:/run/ate.sock ate up")]
 pub(crate) struct Up {
     /// TOML file with settings.
@@ -58,18 +62,22 @@ impl Up {
         // What may be refused comes first, so that nothing has to be undone.
         let _lock = data_dir::lock(&settings.data_dir)?;
         let classes = classes(&settings.herder_dir)?;
-        let api = ApiListener::bind(&settings.listen).await?;
+        let encryption = Encryption::of(&settings, &host_name())?;
+        let own = ApiListener::own(&settings.data_dir).await?;
+        let wide = ApiListener::bind(&settings.listen).await?;
         let router = listen::tcp(settings.router_listen, "--router-listen").await?;
-        let server = api.server()?;
+        let (server, api) = (own.server(false)?, wide.server(encryption.is_some())?);
+        let told = Told { server, api, authority: encryption.as_ref().and_then(|e| e.authority.clone()) };
         let routed = reachable(router.local_addr().trying(|| "cannot listen".to_owned())?);
-        introduce(&settings, &server, routed.port(), &classes);
+        introduce(&settings, &told, encryption.as_ref(), routed.port(), &classes);
 
+        let listeners = Listeners { own, wide, encryption };
         let system = tokio::select! {
-            started = System::start(&settings, api, router, routed.port(), classes.clone()) => started?,
+            started = System::start(&settings, listeners, router, routed.port(), classes.clone()) => started?,
             () = signals.next() => return Err(Failure::Silent(INTERRUPTED)),
         };
         let ended = tokio::select! {
-            ready = ready(&settings, &server, routed, &classes) => match ready {
+            ready = ready(&settings, &told, routed, &classes) => match ready {
                 Ok(()) => {
                     signals.next().await;
                     Ok(())
@@ -89,26 +97,44 @@ impl Up {
     }
 }
 
+/// What callers need to know.
+struct Told {
+    /// For root and the user this runs as.
+    server: String,
+    /// For callers with a token.
+    api: String,
+    /// What they need to trust it.
+    authority: Option<PathBuf>,
+}
+
 /// Says where things are.
-fn introduce(settings: &Settings, server: &str, router_port: u16, classes: &Registry) {
+fn introduce(settings: &Settings, told: &Told, encryption: Option<&Encryption>, router_port: u16, classes: &Registry) {
     let described = classes.classes().map(|herder| &herder.descriptor);
     let warning = |c: &ClassDescriptor| if c.may_be_default().is_ok() { "" } else { ", NO SANDBOX" };
     let names: Vec<String> =
         described.map(|c| format!("{} ({} {}{})", c.name, c.driver_name, c.driver_version, warning(c))).collect();
     print(&format!(
-        "ate {}\n  data       {}\n  API        {server}\n  router     \
+        "ate {}\n  data       {}\n  API        {}\n             {} with a token (ate token create)\n{}  router     \
          http://ACTOR.ATESPACE.localhost:{router_port}/\n  sandboxes  {}\n",
         env!("CARGO_PKG_VERSION"),
         settings.data_dir.display(),
+        told.server,
+        told.api,
+        encryption.map(certificate).unwrap_or_default(),
         names.join(", ")
     ));
 }
 
+fn certificate(encryption: &Encryption) -> String {
+    let file = encryption.authority.as_ref().map(|f| format!("; clients need --ca-file {}", f.display()));
+    format!("  certificate sha256:{}{}\n", encryption.fingerprint, file.unwrap_or_default())
+}
+
 /// Makes the first configuration if there is none, and says that all is ready.
-async fn ready(settings: &Settings, server: &str, router: SocketAddr, classes: &Registry) -> Outcome {
+async fn ready(settings: &Settings, told: &Told, router: SocketAddr, classes: &Registry) -> Outcome {
     let begun = Instant::now();
     if !settings.empty {
-        let client = Client::connect(server).await?;
+        let client = Client::connect(&Server::at(&told.server)).await?;
         if let Err(failure) = first_start::configure(&client, classes, settings.workers).await {
             // The user may still configure it by hand, so this is no reason to end.
             failure.report();
@@ -118,7 +144,11 @@ async fn ready(settings: &Settings, server: &str, router: SocketAddr, classes: &
         let what = || format!("cannot write {}", file.display());
         // Renamed into place: whoever waits for it never reads half of it.
         let new = file.with_extension("new");
-        std::fs::write(&new, format!("server={server}\nrouter={router}\n")).trying(what)?;
+        let mut lines = format!("server={}\napi={}\nrouter={router}\n", told.server, told.api);
+        if let Some(authority) = &told.authority {
+            lines += &format!("ca={}\n", authority.display());
+        }
+        std::fs::write(&new, lines).trying(what)?;
         std::fs::rename(&new, file).trying(what)?;
     }
     print(&format!("ready after {:.1}s; try: ate run IMAGE --name hello\n", begun.elapsed().as_secs_f64()));
@@ -126,7 +156,7 @@ async fn ready(settings: &Settings, server: &str, router: SocketAddr, classes: &
 }
 
 /// The installed herders. One that does not work is told, and left out.
-fn classes(herder_dir: &Path) -> Outcome<Registry> {
+pub(crate) fn classes(herder_dir: &Path) -> Outcome<Registry> {
     let (classes, unusable) = Registry::discover(&[herder_dir.to_owned()], ateom::CONTRACT_VERSION);
     for e in unusable {
         eprintln!("warning: a herder is left out: {e}");
@@ -141,7 +171,7 @@ fn classes(herder_dir: &Path) -> Outcome<Registry> {
     Ok(classes)
 }
 
-fn log_to_stderr(filter: &str) -> Outcome {
+pub(crate) fn log_to_stderr(filter: &str) -> Outcome {
     let filter =
         tracing_subscriber::EnvFilter::try_new(filter).map_err(|e| Failure::Usage(format!("--log {filter}: {e}")))?;
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());

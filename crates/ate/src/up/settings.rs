@@ -7,9 +7,11 @@ use ate_node::network::Cidr;
 use clap::Args;
 use serde::Deserialize;
 
-use crate::failure::{Outcome, Trying as _};
+use crate::{
+    connection::{DATA_DIR_ENV, DEFAULT_DATA_DIR},
+    failure::{Outcome, Trying as _},
+};
 
-pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/ate";
 const DEFAULT_LISTEN: &str = "127.0.0.1:7600";
 const DEFAULT_ROUTER_LISTEN: &str = "127.0.0.1:8000";
 
@@ -18,11 +20,23 @@ const DEFAULT_ROUTER_LISTEN: &str = "127.0.0.1:8000";
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Given {
     /// Where everything is kept [default: /var/lib/ate].
-    #[arg(long, env = "ATE_DATA_DIR", value_name = "DIR")]
+    #[arg(long, env = DATA_DIR_ENV, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Address of the API: HOST:PORT or unix:/PATH [default: 127.0.0.1:7600].
+    /// Address of the API for callers with a token: HOST:PORT or unix:/PATH [default: 127.0.0.1:7600].
     #[arg(long, env = "ATE_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<Listen>,
+    /// Certificate of the API (PEM, with what leads to its root); needed beyond this machine.
+    #[arg(long, env = "ATE_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, env = "ATE_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Make a certificate in the data directory instead.
+    #[arg(long, env = "ATE_TLS_SELF_SIGNED", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub tls_self_signed: Option<bool>,
+    /// Further names and addresses it is made for. May be repeated.
+    #[arg(long, env = "ATE_TLS_NAME", value_delimiter = ',', value_name = "NAME")]
+    pub tls_name: Vec<String>,
     /// Address of the router, where actors are reached over HTTP [default: 127.0.0.1:8000].
     #[arg(long, env = "ATE_ROUTER_LISTEN", value_name = "ADDRESS")]
     pub router_listen: Option<SocketAddr>,
@@ -78,11 +92,59 @@ impl TryFrom<String> for Listen {
     }
 }
 
+impl Listen {
+    /// Whether others than this machine can reach it.
+    fn is_wide(&self) -> bool {
+        matches!(self, Listen::Tcp(address) if !address.ip().is_loopback())
+    }
+}
+
+/// How the API's address is encrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Tls {
+    Off,
+    Files {
+        cert: PathBuf,
+        key: PathBuf,
+    },
+    /// Made here, also for these names.
+    SelfSigned(Vec<String>),
+}
+
+impl Tls {
+    fn of(
+        cert: Option<PathBuf>,
+        key: Option<PathBuf>,
+        self_signed: bool,
+        names: Vec<String>,
+        listen: &Listen,
+    ) -> Result<Tls, Error> {
+        let invalid = |message: String| Err(Error::new(Reason::Invalid, message));
+        match (cert, key, self_signed) {
+            (Some(cert), Some(key), false) => Ok(Tls::Files { cert, key }),
+            (None, None, true) => Ok(Tls::SelfSigned(names)),
+            (None, None, false) => match listen {
+                Listen::Tcp(address) if listen.is_wide() => Err(Error::new(
+                    Reason::Invalid,
+                    format!("{address} can be reached from other machines, unencrypted"),
+                )
+                .hint("give --tls-cert and --tls-key, or --tls-self-signed, or listen on 127.0.0.1")),
+                _ => Ok(Tls::Off),
+            },
+            (_, _, true) => {
+                invalid("--tls-self-signed makes a certificate, so --tls-cert and --tls-key go without it".into())
+            }
+            _ => invalid("--tls-cert and --tls-key need each other".into()),
+        }
+    }
+}
+
 /// What holds after all sources were asked.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settings {
     pub data_dir: PathBuf,
     pub listen: Listen,
+    pub tls: Tls,
     pub router_listen: SocketAddr,
     pub objects_dir: PathBuf,
     pub herder_dir: PathBuf,
@@ -110,11 +172,20 @@ impl Settings {
         let absolute = |dir: PathBuf| std::path::absolute(&dir).trying(|| format!("cannot use {}", dir.display()));
         let data_dir = absolute(data_dir)?;
         let address = |text: &str| text.parse().map_err(|e| Error::new(Reason::Internal, format!("{e}")));
+        let listen = match flags.listen.or(file.listen) {
+            Some(listen) => listen,
+            None => Listen::Tcp(address(DEFAULT_LISTEN).trying(String::new)?),
+        };
+        let tls = Tls::of(
+            flags.tls_cert.or(file.tls_cert),
+            flags.tls_key.or(file.tls_key),
+            flags.tls_self_signed.or(file.tls_self_signed).unwrap_or(false),
+            if flags.tls_name.is_empty() { file.tls_name } else { flags.tls_name },
+            &listen,
+        );
         Ok(Settings {
-            listen: match flags.listen.or(file.listen) {
-                Some(listen) => listen,
-                None => Listen::Tcp(address(DEFAULT_LISTEN).trying(String::new)?),
-            },
+            tls: tls.trying(|| "cannot use --listen".to_owned())?,
+            listen,
             router_listen: match flags.router_listen.or(file.router_listen) {
                 Some(listen) => listen,
                 None => address(DEFAULT_ROUTER_LISTEN).trying(String::new)?,
@@ -166,6 +237,26 @@ mod tests {
         assert_eq!(settings.workers, 7);
         assert_eq!(settings.router_listen, DEFAULT_ROUTER_LISTEN.parse().unwrap());
         assert_eq!(settings.objects_dir, PathBuf::from("/from/flag/objects"));
+    }
+
+    #[test]
+    fn beyond_this_machine_nothing_is_served_unencrypted() {
+        let with = |listen: &str, change: fn(&mut Given)| {
+            let mut given = Given { listen: Some(listen.parse().unwrap()), ..Default::default() };
+            change(&mut given);
+            Settings::resolve(given, None).map(|s| s.tls)
+        };
+        for wide in ["0.0.0.0:7600", "[::]:7600", "192.168.1.1:7600"] {
+            let failure = with(wide, |_| ()).unwrap_err();
+            assert!(failure.code() == 2 && format!("{failure:?}").contains("--tls-self-signed"), "{failure:?}");
+            assert_eq!(with(wide, |g| g.tls_self_signed = Some(true)).unwrap(), Tls::SelfSigned(Vec::new()));
+        }
+        for near in ["127.0.0.1:7600", "[::1]:7600", "unix:/run/ate.sock"] {
+            assert_eq!(with(near, |_| ()).unwrap(), Tls::Off);
+        }
+        assert!(with("0.0.0.0:1", |g| g.tls_cert = Some("/c".into())).is_err());
+        let both = |g: &mut Given| (g.tls_cert, g.tls_key) = (Some("/c".into()), Some("/k".into()));
+        assert_eq!(with("0.0.0.0:1", both).unwrap(), Tls::Files { cert: "/c".into(), key: "/k".into() });
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The running parts: how they are joined, and the order in which they end.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use ate_api::{Error, Reason};
 use ate_control::Control;
@@ -13,13 +13,14 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::Routes as Services,
-    transport::{Server, server::TcpIncoming},
+    transport::{Server, ServerTlsConfig, server::TcpIncoming},
 };
 
 use super::{
     adapters::{Routes, Wake},
     listen::ApiListener,
     settings::Settings,
+    tls::Encryption,
 };
 use crate::failure::{Outcome, Trying as _};
 
@@ -29,11 +30,19 @@ const SUSPEND_ALL: Duration = Duration::from_secs(60);
 /// For API calls that are under way when everything ends; watches go on for ever and are cut.
 const CALLS: Duration = Duration::from_secs(2);
 
+/// Where the API is served.
+pub(crate) struct Listeners {
+    /// In the data directory; never encrypted, never leaves the machine.
+    pub own: ApiListener,
+    pub wide: ApiListener,
+    pub encryption: Option<Encryption>,
+}
+
 pub(crate) struct System {
     control: Control,
     node: Arc<Node>,
     router: JoinHandle<()>,
-    api: JoinHandle<()>,
+    api: Vec<JoinHandle<()>>,
     stop_router: CancellationToken,
     stop_api: CancellationToken,
 }
@@ -41,19 +50,13 @@ pub(crate) struct System {
 impl System {
     pub(crate) async fn start(
         settings: &Settings,
-        api: ApiListener,
+        api: Listeners,
         router: TcpListener,
         router_port: u16,
         classes: Registry,
     ) -> Outcome<System> {
-        let what = || "cannot start".to_owned();
-        let path = settings.data_dir.join("control");
-        let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(path)).await;
-        let store: Arc<dyn Store> = match store {
-            Ok(Ok(store)) => Arc::new(store),
-            Ok(Err(e)) => return Err(Error::new(Reason::StorageUnavailable, e.to_string())).trying(what),
-            Err(e) => return Err(Error::new(Reason::Internal, e.to_string())).trying(what),
-        };
+        let store = embedded_store(settings.data_dir.join("control")).await;
+        let store: Arc<dyn Store> = Arc::new(store.trying(|| "cannot start".to_owned())?);
         let options = ate_node::Options {
             name: host_name(),
             data_dir: settings.data_dir.clone(),
@@ -61,10 +64,15 @@ impl System {
             objects_dir: settings.objects_dir.clone(),
             cidr: settings.worker_cidr,
             egress: settings.egress,
+            workers: ate_node::Source::Processes,
         };
         let node = Node::start(options).await.trying(|| "cannot start the node".to_owned())?;
         let table = Arc::new(RouteTable::new());
-        let options = ate_control::Options { router_port: Some(router_port), ..Default::default() };
+        let options = ate_control::Options {
+            router_port: Some(router_port),
+            audit_log: Some(settings.data_dir.join("audit.log")),
+            ..Default::default()
+        };
         let routes = Arc::new(Routes(table.clone()));
         let control = Control::start(options, store, node.clone(), routes, classes).await;
         let control = match control {
@@ -77,9 +85,15 @@ impl System {
         let (stop_router, stop_api) = (CancellationToken::new(), CancellationToken::new());
         let proxy = Router::new(table, Arc::new(Wake(control.clone())), RouterOptions::default());
         let drain = stop_router.clone();
+        let services = control.services().await;
+        let tls = api.encryption.map(|e| e.config);
+        let api = [(api.own, None), (api.wide, tls)]
+            .into_iter()
+            .map(|(listener, tls)| tokio::spawn(serve(listener, tls, services.clone(), stop_api.clone())))
+            .collect();
         Ok(System {
             router: tokio::spawn(async move { proxy.serve(router, drain).await }),
-            api: tokio::spawn(serve(api, control.services().await, stop_api.clone())),
+            api,
             control,
             node,
             stop_router,
@@ -93,16 +107,23 @@ impl System {
         let _ = self.router.await;
         self.control.shutdown(SUSPEND_ALL).await;
         self.stop_api.cancel();
-        let mut api = self.api;
-        if tokio::time::timeout(CALLS, &mut api).await.is_err() {
-            api.abort();
+        let aborts: Vec<_> = self.api.iter().map(JoinHandle::abort_handle).collect();
+        if tokio::time::timeout(CALLS, futures::future::join_all(self.api)).await.is_err() {
+            aborts.iter().for_each(tokio::task::AbortHandle::abort);
         }
         self.node.shutdown().await;
     }
 }
 
-async fn serve(listener: ApiListener, services: Services, stop: CancellationToken) {
-    let server = Server::builder().add_routes(services);
+async fn serve(listener: ApiListener, tls: Option<ServerTlsConfig>, services: Services, stop: CancellationToken) {
+    let mut server = Server::builder();
+    if let Some(tls) = tls {
+        server = match server.tls_config(tls) {
+            Ok(server) => server,
+            Err(e) => return tracing::error!("the API cannot be encrypted: {e}"),
+        };
+    }
+    let server = server.add_routes(services);
     let served = match listener {
         ApiListener::Tcp(listener) => {
             // Set here: the server's own setting does not reach listeners that are handed to it. Without it each answer
@@ -119,6 +140,13 @@ async fn serve(listener: ApiListener, services: Services, stop: CancellationToke
     }
 }
 
-fn host_name() -> String {
+/// Opening it reads what is there, so it is done beside the runtime's threads.
+pub(crate) async fn embedded_store(path: PathBuf) -> Result<EmbeddedStore, Error> {
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(path)).await;
+    let opened = opened.map_err(|e| Error::new(Reason::Internal, e.to_string()))?;
+    opened.map_err(|e| Error::new(Reason::StorageUnavailable, e.to_string()))
+}
+
+pub(crate) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -13,20 +13,26 @@ use crate::{
     kind::{Kind, Scope},
     show::print,
     target::{self, Target},
+    verb::{get, sandbox::digest},
 };
 
 /// Ending a running actor and removing what it stored.
 const ACTOR_TIMEOUT: Duration = Duration::from_secs(60);
+const STAYS: &str = "is in use and stays; its binaries are revoked";
 
 /// Remove objects.
 ///
 /// An object others need is kept, and they are named. Deleting an actor ends it and removes its snapshots.
+///
+/// With --force a SandboxConfig or an asset that is in use is revoked: it stays, and nothing begins under its binaries any
+/// more (see `ate sandbox revoke`).
 #[derive(Args)]
 #[command(after_help = "Examples:
   ate delete actor a b
   ate delete template/counter pool/default
   ate delete -f examples/counter.yaml
-  ate delete actor gone --ignore-not-found")]
+  ate delete actor gone --ignore-not-found
+  ate delete sandboxconfig bad --force")]
 pub(crate) struct Delete {
     /// KIND NAME… or KIND/NAME ….
     #[arg(required_unless_present = "filename", value_name = "KIND NAME")]
@@ -37,6 +43,9 @@ pub(crate) struct Delete {
     /// An object that is not there is no error.
     #[arg(long)]
     ignore_not_found: bool,
+    /// Revoke the binaries of a SandboxConfig or an asset that is in use.
+    #[arg(long)]
+    force: bool,
 }
 
 impl Delete {
@@ -50,14 +59,23 @@ impl Delete {
         }
         let client = Client::connect(&global.server).await?;
         for target in &targets {
-            match delete(&client, target).await {
-                Ok(()) => print(&format!("{target} deleted\n")),
+            match delete(&client, target, self.force).await {
+                Ok(()) => {
+                    print(&format!("{target} {}\n", if self.stays(&client, target).await { STAYS } else { "deleted" }))
+                }
                 Err(f) if f.reason() == Some(Reason::NotFound) && self.ignore_not_found => {}
                 Err(f) if f.reason() == Some(Reason::NotFound) => return Err(client.suggest(f, target).await),
                 Err(f) => return Err(f),
             }
         }
         Ok(())
+    }
+
+    /// Whether it was revoked rather than deleted.
+    async fn stays(&self, client: &Client, target: &Target) -> bool {
+        self.force
+            && matches!(target.kind, Kind::SandboxConfig | Kind::Asset)
+            && get::find(client, target).await.is_ok()
     }
 }
 
@@ -75,7 +93,7 @@ fn from_files(files: &[PathBuf], namespace: &str) -> Outcome<Vec<Target>> {
     Ok(documents.iter().rev().map(target).collect())
 }
 
-async fn delete(client: &Client, target: &Target) -> Outcome {
+async fn delete(client: &Client, target: &Target, force: bool) -> Outcome {
     let what = || format!("cannot delete {target}");
     match target.kind {
         Kind::Actor => {
@@ -86,13 +104,17 @@ async fn delete(client: &Client, target: &Target) -> Outcome {
             let request = ateapi::DeleteAtespaceRequest { name: target.name.clone().unwrap_or_default() };
             client.control().delete_atespace(timed(request, ACTOR_TIMEOUT)).await.trying(what)?;
         }
-        Kind::Worker | Kind::Snapshot | Kind::Asset => {
+        Kind::Worker | Kind::Snapshot => {
             return Err(Failure::Usage(format!(
                 "{} cannot be deleted by hand; they go when nothing needs them",
                 target.kind.plural()
             )));
         }
-        _ => client.delete(target).await?,
+        Kind::Asset => {
+            let name = digest::whole(client, target.name.as_deref().unwrap_or_default()).await?;
+            client.delete(&Target { name: Some(name), ..target.clone() }, force).await?;
+        }
+        _ => client.delete(target, force).await?,
     }
     Ok(())
 }

@@ -6,10 +6,11 @@ use ate_sandbox::{Check, Registry, registry::Herder};
 use clap::Args;
 
 use crate::{
+    connection::DEFAULT_DATA_DIR,
     failure::{Failure, Outcome},
     programs,
     show::{human, print, render, table::Table},
-    up::settings::{DEFAULT_DATA_DIR, own_dir},
+    up::settings::own_dir,
 };
 
 /// Snapshots, images and binaries of a few small actors.

@@ -15,7 +15,7 @@ use crate::{
 /// Show objects.
 ///
 /// Kinds: atespaces, sandboxconfigs (sc), workerpools (pools), actortemplates (templates), actors, workers, snapshots,
-/// assets. A snapshot's name is the digest of its manifest; its first digits are enough.
+/// assets, tokens. A snapshot's name is the digest of its manifest; its first digits are enough.
 #[derive(Args)]
 #[command(after_help = "Examples:
   ate get actors
@@ -36,6 +36,11 @@ pub(crate) struct Get {
 }
 
 impl Get {
+    /// Everything of one kind, once.
+    pub(crate) fn all(kind: Kind, output: Output) -> Get {
+        Get { what: vec![kind.plural().to_owned()], output, watch: false }
+    }
+
     pub(crate) async fn run(self, global: &Global) -> Outcome {
         let targets = target::parse(&self.what, &global.spaces)?;
         let client = Client::connect(&global.server).await?;

@@ -19,12 +19,12 @@ use crate::{
 #[command(after_help = "Examples:
   ate resume actor a
   ate resume actor a b --timeout 10s
-  ate resume actor a --boot               give up what was in memory")]
+  ate resume actor a --boot               give up memory, keep durable directories")]
 pub(crate) struct Resume {
     /// actor NAME…, or actor/NAME ….
     #[arg(required = true, value_name = "actor NAME")]
     what: Vec<String>,
-    /// Start from the image instead of the snapshot; what was in memory is given up.
+    /// Start from the image instead of the snapshot: durable directories stay, what was in memory is given up.
     #[arg(long)]
     boot: bool,
     /// How long to wait for a worker and for the actor to answer.

@@ -2,15 +2,18 @@
 
 pub(crate) mod apply;
 pub(crate) mod completion;
+pub(crate) mod crd;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod describe;
 pub(crate) mod doctor;
+pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod lifecycle;
 pub(crate) mod logs;
 pub(crate) mod run;
 pub(crate) mod sandbox;
+pub(crate) mod token;
 
 use std::time::Duration;
 

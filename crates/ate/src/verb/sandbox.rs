@@ -1,6 +1,13 @@
-//! `ate sandbox import`: brings a sandbox's binaries into the system and names them in a `SandboxConfig`.
+//! `ate sandbox`: binaries of sandboxes. Here `import`, which brings them into the system and names them in a
+//! `SandboxConfig`.
 
 mod collect;
+mod defaults;
+pub(crate) mod digest;
+mod revoke;
+mod rollout;
+mod signing;
+mod usage;
 
 use std::{
     collections::BTreeMap,
@@ -41,6 +48,14 @@ const TAR: &str = "application/x-tar";
 #[derive(Subcommand)]
 pub(crate) enum Sandbox {
     Import(Import),
+    Usage(usage::Usage),
+    Revoke(revoke::Revoke),
+    Unrevoke(revoke::Unrevoke),
+    Revocations(revoke::Revocations),
+    #[command(subcommand)]
+    Rollout(rollout::Rollout),
+    SetDefault(defaults::SetDefault),
+    SetDefaultConfig(defaults::SetDefaultConfig),
 }
 
 /// Import a sandbox's binaries and name them in a SandboxConfig.
@@ -56,7 +71,8 @@ pub(crate) enum Sandbox {
   ate sandbox import --name gvisor-default --default runsc=/usr/bin/runsc
   ate sandbox import --class gvisor --name gvisor-next runsc=./runsc --config platform=systrap
   ate sandbox import --class microvm --name microvm-default --default --from .cache/microvm/10.0
-  ate sandbox import --class microvm --name microvm-own --from / kernel=./vmlinux")]
+  ate sandbox import --class microvm --name microvm-own --from / kernel=./vmlinux
+  ate sandbox import --name gvisor-signed --public-key minisign.pub --signature runsc=runsc.minisig runsc=./runsc")]
 pub(crate) struct Import {
     /// Sandbox class the binaries are for [default: that of the SandboxConfig if there is one, else gvisor].
     #[arg(long)]
@@ -73,6 +89,12 @@ pub(crate) struct Import {
     /// Do not wait until the binaries are verified and probed.
     #[arg(long)]
     no_wait: bool,
+    /// A public key of minisign that the assets must be signed by. May be repeated; adds to those the config has.
+    #[arg(long, value_name = "FILE")]
+    public_key: Vec<PathBuf>,
+    /// The .minisig file of an asset, made with `minisign -S -m PATH`. May be repeated.
+    #[arg(long, value_parser = pair, value_name = "ASSET=FILE")]
+    signature: Vec<(String, String)>,
     /// How long to wait.
     #[arg(long, default_value = "2m", value_parser = duration, value_name = "TIME")]
     timeout: Duration,
@@ -91,6 +113,13 @@ impl Sandbox {
     pub(crate) async fn run(self, global: &Global) -> Outcome {
         match self {
             Sandbox::Import(import) => import.run(&Client::connect(&global.server).await?).await,
+            Sandbox::Usage(usage) => usage.run(global).await,
+            Sandbox::Revoke(revoke) => revoke.run(global).await,
+            Sandbox::Unrevoke(unrevoke) => unrevoke.run(global).await,
+            Sandbox::Revocations(revocations) => revocations.run(global).await,
+            Sandbox::Rollout(rollout) => rollout.run(global).await,
+            Sandbox::SetDefault(v) => v.run(global).await,
+            Sandbox::SetDefaultConfig(v) => v.run(global).await,
         }
     }
 }
@@ -105,6 +134,8 @@ impl Import {
             default: true,
             config: Vec::new(),
             no_wait: false,
+            public_key: Vec::new(),
+            signature: Vec::new(),
             timeout,
             from: None,
             herder_dir: None,
@@ -116,6 +147,7 @@ impl Import {
         let target = Target { kind: Kind::SandboxConfig, space: String::new(), name: Some(self.name.clone()) };
         let there = existing(client, &target).await?;
         let class = self.class(there.as_ref());
+        let signing = signing::Signing::read(&self.public_key, &self.signature)?;
         let collected = match &self.from {
             Some(from) => Some(collect::collect(&class, from, self.herder_dir.as_deref()).await?),
             None => None,
@@ -131,9 +163,11 @@ impl Import {
             assets.insert(asset.clone(), pinned(imported, media_type).trying(what)?);
         }
         drop(collected);
+        signing.sign(&mut assets)?;
         let what = || format!("cannot apply {target}");
         let (no_wait, timeout) = (self.no_wait, self.timeout);
-        let config = self.config(there, assets);
+        let mut config = self.config(there, assets);
+        signing.add_keys(&mut config.spec);
         let config = serde_json::to_value(config).map_err(|e| Error::new(Reason::Internal, e.to_string()));
         let applied = client.apply(&config.trying(what)?, false).await.trying(what)?;
         let outcome: apply_response::Outcome = applied.outcome();
@@ -171,6 +205,7 @@ impl Import {
                 sandbox_class: class.clone(),
                 default: false,
                 assets: BTreeMap::new(),
+                verification: None,
                 config: None,
             },
             status: None,
@@ -201,7 +236,13 @@ async fn existing(client: &Client, target: &Target) -> Outcome<Option<SandboxCon
 fn pinned(imported: ImportResponse, media_type: Option<&str>) -> Result<Asset, Error> {
     let sha256 = ate_api::id::Digest::parse(&imported.sha256)
         .ok_or_else(|| Error::new(Reason::Internal, "the server sent something that is no digest"))?;
-    Ok(Asset { url: imported.url, sha256, size: Some(imported.size), media_type: media_type.map(str::to_owned) })
+    Ok(Asset {
+        url: imported.url,
+        sha256,
+        size: Some(imported.size),
+        media_type: media_type.map(str::to_owned),
+        signature: None,
+    })
 }
 
 /// Streams a file to the server, which hashes what arrives.
@@ -257,6 +298,8 @@ mod tests {
             default: true,
             config: config.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
             no_wait: true,
+            public_key: Vec::new(),
+            signature: Vec::new(),
             timeout: Duration::ZERO,
             from: None,
             herder_dir: None,
@@ -266,7 +309,10 @@ mod tests {
 
     fn asset(url: &str) -> BTreeMap<String, Asset> {
         let sha256 = ate_api::id::Digest::of(url.as_bytes());
-        BTreeMap::from([("runsc".to_owned(), Asset { url: url.to_owned(), sha256, size: None, media_type: None })])
+        BTreeMap::from([(
+            "runsc".to_owned(),
+            Asset { url: url.to_owned(), sha256, size: None, media_type: None, signature: None },
+        )])
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::{
 };
 
 use ate_api::{Error, Reason};
+use ate_failpoint::step;
 use ateom::{
     data,
     driver::{Scope, SnapshotFile},
@@ -32,7 +33,7 @@ impl Sandbox {
         if scope == Scope::Full && !self.runsc.binary.is_modern() {
             self.check_one_chance(dir).await?;
         }
-        self.runsc.call(["pause", &root], None, PAUSE).await?;
+        step!("gvisor.pause", self.runsc.call(["pause", &root], None, PAUSE), held)?;
         let saved = self.save(dir, scope, &root).await;
         if saved.is_err() {
             // As if nothing had happened: the actor runs on, and the directory is empty for the next attempt.
@@ -82,14 +83,14 @@ impl Sandbox {
                 args.extend(["--leave-running".into(), "--compression".into(), compression.into()]);
             }
             args.push(root.into());
-            self.runsc.call(args, None, IMAGE).await?;
+            step!("gvisor.checkpoint", self.runsc.call(args, None, IMAGE))?;
             if !self.runsc.binary.is_modern() {
                 // The sandbox has ended with it, as it should.
                 self.process = None;
                 self.ended_in = Some(dir.to_owned());
             }
         }
-        data::save(&self.volumes, dir).await?;
+        step!("gvisor.archive", data::save(&self.volumes, dir))?;
         list(dir)
     }
 

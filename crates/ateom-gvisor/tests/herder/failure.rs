@@ -1,12 +1,12 @@
 //! Bad input and bad luck.
 
-use std::{process::Command, time::Instant};
+use std::{path::Path, process::Command, time::Instant};
 
 use ate_api::{Error, Reason};
 use ateom::driver::{self as pb, Scope, stats_response::State};
 use ateom_harness::tmpfs::Tmpfs;
 
-use crate::worker::{LIMIT, NEW, OLD, container, sandbox, worker, workload};
+use crate::worker::{LIMIT, NEW, OLD, container, digest_of, sandbox, worker, workload};
 
 #[tokio::test]
 async fn a_full_disk_fails_the_snapshot_and_the_actor_runs_on() {
@@ -225,6 +225,6 @@ async fn binaries_are_asked_what_they_can_do() {
     assert_eq!(systrap.reason, Reason::MissingCapability);
     let mut other = sandbox(NEW, "{}");
     other.asset_paths.insert("runsc".into(), "/bin/true".into());
-    other.asset_digests.insert("runsc".into(), "true".into());
+    other.asset_digests.insert("runsc".into(), digest_of(Path::new("/bin/true")));
     assert_eq!(worker.probe(other).await.unwrap_err().reason, Reason::SandboxFailed);
 }

@@ -1,6 +1,10 @@
 //! Workers, sandboxes and workloads of these tests.
 
-use std::path::Path;
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{LazyLock, Mutex},
+};
 
 use ateom::driver as pb;
 use ateom_harness::app;
@@ -24,8 +28,16 @@ pub(crate) fn sandbox(runsc: &str, config: &str) -> pb::Sandbox {
         config_digest: hex::encode(Sha256::digest(config)),
         config_json: config.into(),
         asset_paths: [("runsc".to_owned(), path.to_string_lossy().into_owned())].into(),
-        asset_digests: [("runsc".to_owned(), format!("digest of {runsc}"))].into(),
+        asset_digests: [("runsc".to_owned(), digest_of(&path))].into(),
     }
+}
+
+/// Hashed once for each binary.
+pub(crate) fn digest_of(path: &Path) -> String {
+    static KNOWN: LazyLock<Mutex<HashMap<PathBuf, String>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().unwrap();
+    let hash = || hex::encode(Sha256::digest(std::fs::read(path).unwrap()));
+    known.entry(path.to_owned()).or_insert_with(hash).clone()
 }
 
 pub(crate) fn container(name: &str, port: u16) -> pb::Container {

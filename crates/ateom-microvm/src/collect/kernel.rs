@@ -116,6 +116,40 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_kernels_and_programs() {
+        /// The beginning of this test program, whose tables point beyond it, and a whole small kernel.
+        fn small_elf() -> Vec<u8> {
+            let note: Vec<u8> =
+                [&4u32.to_le_bytes()[..], &8u32.to_le_bytes(), &18u32.to_le_bytes(), b"Xen\0", &[0; 8]].concat();
+            let mut elf = vec![0; 64];
+            elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+            elf[16] = 2; // a program
+            elf[18] = 62; // x86-64
+            elf[20] = 1;
+            elf[32] = 64; // program headers
+            elf[52] = 64;
+            elf[54] = 56;
+            elf[56] = 1;
+            let words: [u64; 6] = [120, 0, 0, note.len() as u64, note.len() as u64, 4];
+            elf.extend_from_slice(&[4u32.to_le_bytes(), 4u32.to_le_bytes()].concat());
+            words.iter().for_each(|word| elf.extend_from_slice(&word.to_le_bytes()));
+            [elf, note].concat()
+        }
+        ate_fuzz::Target::named("microvm.kernel")
+            .sample("elf", small_elf)
+            .sample("zstd", || bz_image(&zstd::encode_all(&small_elf()[..], 1).unwrap()))
+            .memory(96 << 20)
+            .run(|bytes| {
+                let _ = (
+                    elf::linked(bytes),
+                    elf::modinfo(bytes),
+                    unpacked(bytes).map(|plain| elf::modinfo(&plain).is_ok()),
+                );
+                vmlinux(bytes).map(drop)
+            });
+    }
+
+    #[test]
     fn versions_are_compared_by_number() {
         assert_eq!(by_number("6.1.0-9-cloud-amd64", "6.1.0-10-cloud-amd64"), Ordering::Less);
         assert_eq!(by_number("6.12.1", "6.1.99"), Ordering::Greater);

@@ -2,18 +2,13 @@
 
 use std::{
     fs::File,
-    io::Write,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
 };
 
 use ate_api::Error;
 
-use super::{
-    Memory, PAGE, PIECE,
-    changed::{Extent, Extents},
-    pages,
-};
+use super::{Memory, PAGE, PIECE, changed::Extent, pages};
 use crate::error::{corrupt, io};
 
 /// A file of pages of a snapshot: how much of it there is.
@@ -52,8 +47,7 @@ pub(crate) fn save_all(memory: &Memory, path: &Path, untouched: bool) -> Result<
 
 /// Writes the pages that differ from the base into a new file.
 pub(crate) fn save_changed(memory: &Memory, path: &Path) -> Result<Saved, Error> {
-    let mut file = create(path)?;
-    let mut extents = Extents::default();
+    let mut writer = pages::Writer::new(create(path)?);
     let mut base = Vec::new();
     each_piece(&memory.private()?, |at, len| {
         let mut piece = vec![0; len];
@@ -61,27 +55,37 @@ pub(crate) fn save_changed(memory: &Memory, path: &Path) -> Result<Saved, Error>
         base.resize(len, 0);
         memory.read_base(at, &mut base)?;
         for run in runs(&piece, |offset, page| page != &base[offset..offset + PAGE as usize]) {
-            file.write_all(&piece[run.clone()]).map_err(io("write changed pages"))?;
-            (run.start as u64..run.end as u64).step_by(PAGE as usize).for_each(|o| extents.push((at + o) / PAGE));
+            for offset in run.step_by(PAGE as usize) {
+                writer.push((at + offset as u64) / PAGE, &piece[offset..offset + PAGE as usize])?;
+            }
         }
         Ok(())
     })?;
-    pages::finish(&mut file, memory.bytes, &extents.0)?;
-    Ok(Saved { pages: extents.0.iter().map(|e| e.count).sum() })
+    Ok(Saved { pages: writer.finish(memory.bytes)? })
 }
 
 /// Puts changed pages into the memory of a machine that has not started yet.
 pub(crate) fn load(memory: &Memory, path: &Path) -> Result<Saved, Error> {
     let file = File::open(path).map_err(|e| corrupt(format!("cannot open {}: {e}", path.display())))?;
-    let extents = pages::index(&file, memory.bytes)?;
-    let mut from = 0;
-    each_piece(&extents, |at, len| {
-        let mut piece = vec![0; len];
-        file.read_exact_at(&mut piece, from).map_err(io("read changed pages"))?;
-        from += len as u64;
-        memory.write(at, &piece)
+    let reader = pages::Reader::open(file, memory.bytes)?;
+    let mut places = reader.extents.clone().into_iter();
+    // Where the next page goes, and how many may follow it there.
+    let (mut at, mut room) = (0, 0);
+    let mut pages = 0;
+    reader.each_block(|mut block| {
+        while !block.is_empty() {
+            if room == 0 {
+                let Some(next) = places.next() else { return Err(corrupt("there are more pages than places")) };
+                (at, room) = (next.offset(), next.bytes());
+            }
+            let (now, rest) = block.split_at(block.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
+            memory.write(at, now)?;
+            (at, room, block) = (at + now.len() as u64, room - now.len() as u64, rest);
+            pages += now.len() as u64 / PAGE;
+        }
+        Ok(())
     })?;
-    Ok(Saved { pages: extents.iter().map(|e| e.count).sum() })
+    Ok(Saved { pages })
 }
 
 /// Calls `work` with offset and length of pieces of at most [`PIECE`] bytes.

@@ -77,11 +77,13 @@ pub(super) fn arguments(
     args
 }
 
-/// Faster to boot, and no guessing: under load a guest that has to find out how fast its clock runs may hang.
+/// Faster to boot, and no guessing: under load a guest that has to find out how fast its clock runs may hang. What
+/// watches and counts in the kernel is off where nobody looks: its code, too, is run anew after each restore.
 fn kernel_arguments(config: &Config, tsc_khz: u64) -> String {
     let mut words = format!(
         "console=ttyS0 quiet reboot=t panic=-1 tsc_early_khz={tsc_khz} tsc=reliable lpj={} nokaslr mitigations=off \
-         cryptomgr.notests 8250.nr_uarts=1 no_timer_check init_on_alloc=0 ipv6.disable=1 net.ifnames=0",
+         cryptomgr.notests nowatchdog psi=0 audit=0 lsm=landlock 8250.nr_uarts=1 no_timer_check init_on_alloc=0 \
+         ipv6.disable=1 net.ifnames=0",
         tsc_khz * 2
     );
     if !config.kernel_args.is_empty() {

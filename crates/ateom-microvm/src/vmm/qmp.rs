@@ -193,6 +193,41 @@ mod tests {
         vmm.await.unwrap();
     }
 
+    #[test]
+    fn fuzz_what_a_vmm_says() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        ate_fuzz::Target::named("microvm.qmp")
+            .sample("migrates", || {
+                let says = r#"{"QMP":{"version":{}}}
+{"return":{}}
+{"event":"STOP"}
+{"return":{}}
+{"event":"MIGRATION","data":{"status":"completed"}}
+"#;
+                says.as_bytes().to_vec()
+            })
+            .run(|bytes| {
+                runtime.block_on(async {
+                    let (ours, mut theirs) = UnixStream::pair().unwrap();
+                    let says = async {
+                        let _ = theirs.write_all(bytes).await;
+                        let _ = theirs.shutdown().await;
+                        // What the herder wrote may stay unread.
+                    };
+                    let asks = async {
+                        let mut qmp = Qmp::new(ours);
+                        qmp.greet(LIMIT).await?;
+                        qmp.all(&[("x", Value::Null)], LIMIT).await?;
+                        let status = |name: &str, data: &Value| (name == "MIGRATION").then(|| data.clone());
+                        let found = qmp.event(LIMIT, status).await.map(drop);
+                        assert!(qmp.events.len() <= MAX_EVENTS && qmp.buffer.capacity() < 4 * MAX_LINE);
+                        found
+                    };
+                    tokio::join!(says, asks).1
+                })
+            });
+    }
+
     proptest::proptest! {
         #[test]
         fn whatever_a_vmm_says_ends_in_an_answer_or_an_error(

@@ -62,10 +62,14 @@ async fn a_damaged_snapshot_is_a_typed_error_and_leaves_the_worker_usable() {
         "a byte of its index",
     );
     let beyond = |b: &mut Vec<u8>| {
-        let at = b.len() - 32 - 16;
+        // The last extent: before it are the lengths of the blocks, of 256 KiB of pages each, and the footer.
+        let end = b.len();
+        let pages = u64::from_le_bytes(b[end - 8..].try_into().unwrap());
+        let at = end - 32 - 4 * (pages * 4096).div_ceil(256 << 10) as usize - 16;
         b[at..at + 8].copy_from_slice(&(1u64 << 40).to_le_bytes());
     };
     corrupt(restored(worker, based, &pages, beyond).await, "a page beyond the end of the memory");
+    corrupt(restored(worker, based, &pages, |b| b[..64].fill(0xff)).await, "a block that is none");
 
     let devices = base.join("devices");
     corrupt(restored(worker, alone, &devices, Vec::clear).await, "no devices");

@@ -106,7 +106,7 @@ async fn a_full_disk_fails_the_snapshot_and_the_actor_runs_on() {
     worker.get("/fill/4");
     let small = worker.snapshot_dir("small");
     for may_need_base in [false, true] {
-        let tmpfs = Tmpfs::mount(&small, "size=2m", worker.pid);
+        let tmpfs = Tmpfs::mount(&small, "size=160k", worker.pid);
         let error = worker.checkpoint_with(1, &small, Scope::Full, may_need_base).await.unwrap_err();
         assert_eq!(error.reason, Reason::DiskFull, "{error}");
         assert_eq!(worker.stats().await.state(), State::Running);

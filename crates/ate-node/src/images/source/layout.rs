@@ -57,7 +57,7 @@ impl Layout {
 }
 
 /// What `index.json` has under a tag; without a tag, its only image (or the one of this platform).
-pub(super) fn named_in(index: &[u8], tag: Option<&str>, image: &str) -> Result<Digest, ImageError> {
+pub(in super::super) fn named_in(index: &[u8], tag: Option<&str>, image: &str) -> Result<Digest, ImageError> {
     let index: ImageIndex =
         serde_json::from_slice(index).map_err(|e| ImageError::invalid(image, format!("bad index.json: {e}")))?;
     let name = |d: &Descriptor| d.annotations().as_ref().and_then(|a| a.get(ANNOTATION_REF_NAME)).cloned();

@@ -2,6 +2,8 @@
 //! manifest say, where are the bytes of a blob. Nothing here is trusted; the caller verifies every digest.
 
 mod archive;
+#[cfg(test)]
+mod fuzz;
 mod layout;
 mod registry;
 
@@ -18,6 +20,8 @@ use rustix::fs::OFlags;
 use super::{ImageError, document::Blob, reference::Reference};
 use archive::Archive;
 use layout::Layout;
+#[cfg(test)]
+pub(super) use layout::named_in;
 use registry::Registry;
 
 /// A source of one image.

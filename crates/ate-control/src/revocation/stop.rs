@@ -1,0 +1,85 @@
+//! Takes actors off their workers because of what they run under: files-only where the template has durable
+//! directories, with nothing saved where it has none. What is in memory was made by a binary nobody trusts any more.
+
+use std::{sync::Arc, time::Instant};
+
+use ate_api::{
+    Error,
+    id::{Activation, ActorName, GOLDEN_ATESPACE},
+};
+use futures::{StreamExt, stream};
+
+use crate::{
+    core::Core,
+    scheduler::Holder,
+    workflow::turns::{Kind, Outcome},
+};
+
+/// Actors stopped at once. More would compete for the disk.
+const PARALLEL: usize = 8;
+
+/// How an actor fared.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    /// Its durable directories are saved.
+    Suspended,
+    /// It is back at its last snapshot.
+    Stopped,
+    Failed(Error),
+}
+
+impl Core {
+    /// Everybody, each in its turn.
+    pub(crate) async fn stop_all(self: &Arc<Self>, holders: Vec<Holder>, why: &str) -> Vec<(ActorName, Fate)> {
+        let stopping = stream::iter(holders).map(|holder| async move {
+            let fate = self.stop_one(&holder, why).await;
+            (holder.actor, fate)
+        });
+        let mut fates: Vec<_> = stopping.buffer_unordered(PARALLEL).collect().await;
+        fates.sort_by(|(a, _), (b, _)| a.cmp(b));
+        fates
+    }
+
+    async fn stop_one(self: &Arc<Self>, holder: &Holder, why: &str) -> Fate {
+        let deadline = Instant::now() + self.options.capture_timeout + self.options.drain;
+        let durable = match self.load(&holder.actor).await {
+            Ok(actor) => self
+                .catalog
+                .template(&actor.value.template, &actor.value.template_uid)
+                .is_some_and(|t| t.value.has_durable_dirs()),
+            // Deleted meanwhile.
+            Err(_) => false,
+        };
+        if durable && holder.actor.atespace != GOLDEN_ATESPACE {
+            return match self.suspend(&holder.actor, Kind::Files, deadline, self.options.drain).await {
+                Ok(_) => Fate::Suspended,
+                Err(e) => Fate::Failed(e),
+            };
+        }
+        match self.end_activation(&holder.actor, holder.activation, deadline, why).await {
+            Ok(_) => Fate::Stopped,
+            Err(e) if e.reason == ate_api::Reason::NotFound => Fate::Stopped,
+            Err(e) => Fate::Failed(e),
+        }
+    }
+
+    /// Ends an activation and saves nothing of it, if it is not over anyway.
+    async fn end_activation(
+        self: &Arc<Self>,
+        name: &ActorName,
+        activation: Activation,
+        deadline: Instant,
+        why: &str,
+    ) -> Outcome {
+        let (core, actor, why) = (self.clone(), name.clone(), why.to_owned());
+        let work = move |_| async move {
+            let found = core.settled(&actor).await?;
+            if found.value.phase.is_at_rest() || found.value.activation != activation {
+                return Ok(found);
+            }
+            core.traffic.close(&actor, activation, core.options.drain).await;
+            core.put_to_rest(&actor, found, ate_api::Reason::AssetRevoked.as_str(), &why).await
+        };
+        self.turns.take(name, Kind::Stop, deadline, work).await
+    }
+}

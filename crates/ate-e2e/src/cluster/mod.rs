@@ -1,0 +1,333 @@
+//! A whole cluster for tests, on one machine: a real API server with its etcd, a real PostgreSQL, two `ate control`, one
+//! `ate node`, and real herders in pods. What Kubernetes' own controllers, kubelets and proxies would do is played: see
+//! [`kubelet`] and [`service`].
+
+mod kubelet;
+mod process;
+mod service;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use ate_kube::crd;
+use ate_kube_harness::{ADMIN, Cluster as ApiServer, MASTERS, create, token};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Pod, ServiceAccount},
+    rbac::v1::{ClusterRole, ClusterRoleBinding},
+};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
+};
+use postgres_harness::{Server as Postgres, Tuning};
+use serde_json::{Value, json};
+
+use self::{kubelet::Kubelet, process::Process, service::Service};
+use crate::{
+    RUNSC_A, binary, counter_image, http,
+    node::{ANSWER, counted, host},
+    runsc,
+};
+
+/// Where the control plane is installed.
+const SYSTEM: &str = "ate-system";
+/// Where users' objects are.
+pub const SPACE: &str = "default";
+const NODE: &str = "node-1";
+/// Replicas of the control plane.
+const REPLICAS: usize = 2;
+/// The machine may be busy with other tests, and a leader that was killed is missed for ten seconds.
+pub const LONG: Duration = Duration::from_secs(120);
+
+pub struct Cluster {
+    pub api_server: ApiServer,
+    pub postgres: Postgres,
+    pub client: Client,
+    pub node: Process,
+    controls: Vec<Process>,
+    api: Arc<Service>,
+    router: Arc<Service>,
+    token: String,
+    dir: tempfile::TempDir,
+    _kubelet: Kubelet,
+}
+
+/// What the counter says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    pub count: u64,
+    /// Another one: another process.
+    pub boot: String,
+}
+
+impl Cluster {
+    /// With a default configuration of gVisor, a pool of `workers`, the template `counter` and the atespace `default`. None:
+    /// there is no API server to be had here, and why is told.
+    pub async fn start(workers: u32) -> Option<Cluster> {
+        let api_server = ApiServer::start().await?;
+        let client = api_server.admin();
+        let postgres = tokio::task::spawn_blocking(|| Postgres::start(Tuning::Test)).await.unwrap();
+        // Short: the address of a socket has 108 bytes.
+        let dir = tempfile::Builder::new().prefix("atek").tempdir().unwrap();
+        certificates(dir.path(), &[]);
+        let token = prepare(&client).await;
+
+        let ports: Vec<[u16; 2]> = (0..REPLICAS).map(|_| [free_port(), free_port()]).collect();
+        let of = |n: usize| ports.iter().map(|p| SocketAddr::from(([127, 0, 0, 1], p[n]))).collect::<Vec<_>>();
+        let (api, router) = (Service::start(of(0)).await, Service::start(of(1)).await);
+        let kubeconfig = api_server.kubeconfig(ADMIN, &[MASTERS]).unwrap();
+        let database = postgres.database();
+        let controls = ports.iter().enumerate().map(|(n, [api, router])| {
+            let mut command = Command::new(binary("ate"));
+            command.args(["control", "--kubernetes", "--log", "info"]);
+            command.args(["--listen", &format!("127.0.0.1:{api}"), "--router-listen", &format!("127.0.0.1:{router}")]);
+            command.arg("--cert-dir").arg(dir.path().join("certs/control"));
+            command.arg("--data-dir").arg(dir.path().join(format!("c{n}")));
+            command.env("ATE_STORE", &database).env("POD_NAME", control_pod(n)).env("POD_NAMESPACE", SYSTEM);
+            command.env("KUBECONFIG", &kubeconfig);
+            Process::start(command, dir.path().join(format!("control-{n}.log")))
+        });
+        let controls = controls.collect();
+        let mut command = Command::new(binary("ate"));
+        command.args(["node", "--kubernetes", "--log", "info", "--listen", "127.0.0.1:0"]);
+        command.args(["--control", &api.address().to_string()]);
+        command.arg("--cert-dir").arg(dir.path().join("certs/node")).arg("--data-dir").arg(data_dir(dir.path()));
+        command.env("NODE_NAME", NODE).env("KUBECONFIG", &kubeconfig);
+        let node = Process::start(command, dir.path().join("node.log"));
+        let kubelet = Kubelet::start(client.clone(), NODE, data_dir(dir.path()), vec![api.clone(), router.clone()]);
+        let cluster =
+            Cluster { api_server, postgres, client, node, controls, api, router, token, dir, _kubelet: kubelet };
+        cluster.set_up(workers).await;
+        Some(cluster)
+    }
+
+    async fn set_up(&self, workers: u32) {
+        self.apply(config()).await;
+        self.apply(pool(workers)).await;
+        self.apply(template()).await;
+        self.eventually("the atespace is there", async || self.ate(&["create", "atespace", "default"]).await.is_ok())
+            .await;
+        self.eventually("the template is ready", async || {
+            let found = self.object(crd::Kind::ActorTemplate, "counter").await;
+            found["status"]["phase"] == "Ready"
+        })
+        .await;
+    }
+
+    /// Applies one object, as `kubectl apply` does.
+    pub async fn apply(&self, object: Value) {
+        let kind = crd::Kind::ALL.into_iter().find(|k| object["kind"] == k.name()).expect("a kind of ours");
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        let params = PatchParams::apply("user").force();
+        self.kind(kind).patch(&name, &params, &Patch::Apply(&object)).await.unwrap();
+    }
+
+    pub async fn scale(&self, replicas: u32) {
+        let change = json!({"spec": {"replicas": replicas}});
+        self.kind(crd::Kind::WorkerPool).patch("pool", &Default::default(), &Patch::Merge(&change)).await.unwrap();
+    }
+
+    async fn object(&self, kind: crd::Kind, name: &str) -> Value {
+        serde_json::to_value(self.kind(kind).get(name).await.unwrap()).unwrap()
+    }
+
+    fn kind(&self, kind: crd::Kind) -> Api<DynamicObject> {
+        match kind.is_namespaced() {
+            true => Api::namespaced_with(self.client.clone(), SPACE, &kind.api()),
+            false => Api::all_with(self.client.clone(), &kind.api()),
+        }
+    }
+
+    /// The command line, as somebody with all rights.
+    pub async fn ate(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut command = tokio::process::Command::new(binary("ate"));
+        command.args(arguments).env("ATE_SERVER", format!("https://{}", self.api.address()));
+        command.env("ATE_TOKEN", &self.token).env("ATE_CA_FILE", self.dir.path().join("certs/control/ca.crt"));
+        let output = command.env_remove("KUBECONFIG").stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap();
+        match output.status.success() {
+            true => Ok(String::from_utf8(output.stdout).unwrap()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    /// The actor as the API shows it.
+    pub async fn actor(&self, name: &str) -> Value {
+        let mut shown = Value::Null;
+        self.eventually("the API answers", async || match self.ate(&["get", "actor", name, "-o", "json"]).await {
+            Ok(text) => {
+                shown = serde_json::from_str(&text).unwrap();
+                true
+            }
+            Err(_) => false,
+        })
+        .await;
+        shown
+    }
+
+    /// One request to an actor through the router, whichever replica leads. Tried again while nobody answers it.
+    pub async fn count(&self, actor: &str) -> Count {
+        let mut found = None;
+        self.eventually(&format!("{actor} answers"), async || {
+            found = self.try_count(actor).await;
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
+    async fn try_count(&self, actor: &str) -> Option<Count> {
+        let (router, host) = (self.router.address(), host(actor));
+        let asked = tokio::task::spawn_blocking(move || http::get(router, &host, "/", ANSWER)).await.unwrap();
+        let answer = asked.ok().filter(|a| a.status == 200)?;
+        let boot = answer.body.split_whitespace().find_map(|w| w.strip_prefix("boot="))?.to_owned();
+        Some(Count { count: counted(&answer.body)?, boot })
+    }
+
+    /// Worker pods that are not being deleted.
+    pub async fn worker_pods(&self) -> Vec<Pod> {
+        let pods = self.pods().list(&ListParams::default().labels("ate.dev/worker-pool=pool")).await.unwrap();
+        pods.items.into_iter().filter(|p| p.metadata.deletion_timestamp.is_none()).collect()
+    }
+
+    /// As an eviction does.
+    pub async fn delete_pod(&self, name: &str) {
+        self.pods().delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// The pod an actor is in.
+    pub async fn pod_of(&self, actor: &str) -> Pod {
+        let worker = self.actor(actor).await["status"]["worker"].as_str().expect("it runs").to_owned();
+        let pods = self.worker_pods().await;
+        pods.into_iter().find(|p| worker.contains(&p.uid().unwrap())).expect("the pod of the worker")
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), SPACE)
+    }
+
+    /// The replica that leads.
+    pub async fn leader(&self) -> usize {
+        let mut leader = None;
+        self.eventually("somebody leads", async || {
+            leader = self.api.target();
+            leader.is_some()
+        })
+        .await;
+        leader.unwrap()
+    }
+
+    pub fn control(&mut self, n: usize) -> &mut Process {
+        &mut self.controls[n]
+    }
+
+    /// New certificates for everybody, of the same authority. Nobody is told.
+    pub fn rotate(&self) {
+        certificates(self.dir.path(), &["--days", "120", "--renew-before", "110"]);
+    }
+
+    /// Waits until something holds; fails with what the servers said last.
+    pub async fn eventually(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let end = std::time::Instant::now() + LONG;
+        while !holds().await {
+            if std::time::Instant::now() > end {
+                let logs = self.controls.iter().chain([&self.node]).map(Process::last_words).collect::<Vec<_>>();
+                panic!("not within {LONG:?}: {what}\n{}", logs.join("\n"));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fn data_dir(dir: &Path) -> PathBuf {
+    dir.join("n")
+}
+
+fn control_pod(n: usize) -> String {
+    format!("ate-control-{n}")
+}
+
+/// What an installation brings and a test needs of it. Answers with the token of somebody who may do everything.
+async fn prepare(client: &Client) -> String {
+    for kind in crd::Kind::ALL {
+        create(Api::<CustomResourceDefinition>::all(client.clone()), kind.definition()).await;
+        let objects: Api<DynamicObject> = Api::all_with(client.clone(), &kind.api());
+        let end = std::time::Instant::now() + LONG;
+        while objects.list(&Default::default()).await.is_err() {
+            assert!(std::time::Instant::now() < end, "{} is not served", kind.name());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    create(Api::<Namespace>::all(client.clone()), json!({"metadata": {"name": SYSTEM}})).await;
+    create(Api::<ServiceAccount>::namespaced(client.clone(), SPACE), json!({"metadata": {"name": "boss"}})).await;
+    let everything = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
+    create(Api::<ClusterRole>::all(client.clone()), json!({"metadata": {"name": "everything"}, "rules": everything}))
+        .await;
+    create(
+        Api::<ClusterRoleBinding>::all(client.clone()),
+        json!({
+            "metadata": {"name": "boss"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "everything"},
+            "subjects": [{"kind": "ServiceAccount", "name": "boss", "namespace": SPACE}],
+        }),
+    )
+    .await;
+    // The pods of the control plane's Deployment: here they are processes of the test.
+    for n in 0..REPLICAS {
+        let pod = json!({
+            "metadata": {"name": control_pod(n), "labels": {"app": "ate-control"}},
+            "spec": {"containers": [{"name": "control", "image": "ate-control"}]},
+        });
+        create(Api::<Pod>::namespaced(client.clone(), SYSTEM), pod).await;
+    }
+    token(client, SPACE, "boss").await
+}
+
+fn certificates(dir: &Path, flags: &[&str]) {
+    let mut command = Command::new(binary("ate"));
+    command.arg("certs").arg("--dir").arg(dir.join("certs")).args(["--dns", "127.0.0.1"]).args(flags);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn config() -> Value {
+    use sha2::Digest as _;
+    let program = runsc(RUNSC_A);
+    let sha256 = hex::encode(sha2::Sha256::digest(std::fs::read(&program).unwrap()));
+    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    json!({
+        "apiVersion": "ate.dev/v1alpha1", "kind": "SandboxConfig", "metadata": {"name": "gvisor-default"},
+        "spec": {"sandboxClass": "gvisor", "default": true,
+            "assets": {arch: {"runsc": {"url": format!("file://{}", program.display()), "sha256": sha256}}}},
+    })
+}
+
+fn pool(replicas: u32) -> Value {
+    json!({
+        "apiVersion": "ate.dev/v1alpha1", "kind": "WorkerPool", "metadata": {"name": "pool", "namespace": SPACE},
+        "spec": {"replicas": replicas, "ateomImage": "ateom-gvisor:test"},
+    })
+}
+
+fn template() -> Value {
+    json!({
+        "apiVersion": "ate.dev/v1alpha1", "kind": "ActorTemplate", "metadata": {"name": "counter", "namespace": SPACE},
+        "spec": {
+            "containers": [{"name": "main", "image": counter_image(),
+                "readyz": {"httpGet": {"path": "/readyz", "port": 80}}}],
+            "pauseImage": "unused@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+            "snapshotsConfig": {"location": "default"},
+            "idleTimeout": "0",
+        },
+    })
+}

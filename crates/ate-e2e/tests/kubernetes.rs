@@ -1,0 +1,124 @@
+//! A cluster from `kubectl apply` to an answer of an actor in real gVisor, and what becomes of the actor when things die: the
+//! leader, the node agent, a worker's pod, the API server, the database, certificates. It is there afterwards, with its memory.
+
+use std::time::Duration;
+
+use ate_e2e::cluster::{Cluster, Count};
+use kube::ResourceExt as _;
+
+/// The actor is asked once more, and is who it was.
+async fn goes_on(c: &Cluster, before: &Count, why: &str) -> Count {
+    let now = c.count("a").await;
+    assert_eq!(now.boot, before.boot, "{why}: another process");
+    // A request whose answer was lost has counted too.
+    assert!(now.count > before.count, "{why}: {before:?} {now:?}");
+    now
+}
+
+async fn lost(c: &Cluster) -> u64 {
+    c.actor("a").await["status"]["lostActivations"].as_u64().unwrap_or_default()
+}
+
+async fn activation(c: &Cluster) -> u64 {
+    c.actor("a").await["status"]["activation"].as_u64().unwrap()
+}
+
+async fn phase_becomes(c: &Cluster, phase: &str) {
+    c.eventually(&format!("a is {phase}"), async || c.actor("a").await["status"]["phase"] == phase).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_actor_outlives_whatever_dies_around_it() {
+    let Some(mut c) = Cluster::start(2).await else { return };
+    c.ate(&["create", "actor", "a", "--template", "counter"]).await.unwrap();
+    let first = c.count("a").await;
+
+    let now = suspended_and_resumed(&c, first).await;
+    let now = the_leader_is_killed(&mut c, now).await;
+    let now = the_node_agent_is_killed(&mut c, now).await;
+    let now = its_pod_is_evicted(&c, now).await;
+    let now = the_api_server_is_away(&c, now).await;
+    let now = the_database_restarts_during_a_resume(&c, now).await;
+    let now = certificates_are_rotated(&mut c, now).await;
+    its_pool_is_scaled_to_zero_and_back(&c, now).await;
+    assert_eq!(lost(&c).await, 0, "nothing was lost in all this");
+}
+
+async fn suspended_and_resumed(c: &Cluster, before: Count) -> Count {
+    c.ate(&["suspend", "actor", "a"]).await.unwrap();
+    phase_becomes(c, "Suspended").await;
+    goes_on(c, &before, "suspended and resumed").await
+}
+
+/// The other one leads, and goes on with whoever runs.
+async fn the_leader_is_killed(c: &mut Cluster, before: Count) -> Count {
+    let (leader, running) = (c.leader().await, activation(c).await);
+    c.control(leader).kill();
+    c.eventually("the other one leads", async || c.leader().await != leader).await;
+    let now = goes_on(c, &before, "another leader").await;
+    assert_eq!(activation(c).await, running, "the same activation");
+    c.control(leader).start_again();
+    now
+}
+
+async fn the_node_agent_is_killed(c: &mut Cluster, before: Count) -> Count {
+    let running = activation(c).await;
+    c.node.kill();
+    // Whoever runs does not need it.
+    let now = goes_on(c, &before, "no node agent").await;
+    c.node.start_again();
+    // And the next one finds it again: it can be suspended.
+    c.eventually("it is suspended", async || c.ate(&["suspend", "actor", "a"]).await.is_ok()).await;
+    assert_eq!(activation(c).await, running, "the same activation");
+    goes_on(c, &now, "another node agent").await
+}
+
+async fn its_pod_is_evicted(c: &Cluster, before: Count) -> Count {
+    let pod = c.pod_of("a").await;
+    c.delete_pod(&pod.name_any()).await;
+    phase_becomes(c, "Suspended").await;
+    let now = goes_on(c, &before, "evicted").await;
+    assert_ne!(c.pod_of("a").await.uid(), pod.uid());
+    c.eventually("the pod is gone", async || !c.worker_pods().await.iter().any(|p| p.uid() == pod.uid())).await;
+    now
+}
+
+/// Resumes go on from what the control plane knows.
+async fn the_api_server_is_away(c: &Cluster, before: Count) -> Count {
+    c.ate(&["suspend", "actor", "a"]).await.unwrap();
+    c.api_server.stop_api();
+    let now = goes_on(c, &before, "no API server").await;
+    c.api_server.start_api().await.unwrap();
+    now
+}
+
+async fn the_database_restarts_during_a_resume(c: &Cluster, before: Count) -> Count {
+    c.ate(&["suspend", "actor", "a"]).await.unwrap();
+    let restart = async {
+        tokio::time::sleep(Duration::from_millis(20)).await; // in the middle of it
+        tokio::task::block_in_place(|| c.postgres.restart());
+    };
+    let (now, ()) = tokio::join!(goes_on(c, &before, "the database restarted"), restart);
+    now
+}
+
+/// Files are replaced and nobody is told; everybody who connects from then on uses the new ones.
+async fn certificates_are_rotated(c: &mut Cluster, before: Count) -> Count {
+    c.rotate();
+    // The next leader dials the node anew, and the node registers with it anew.
+    let leader = c.leader().await;
+    c.control(leader).stop();
+    c.eventually("the other one leads", async || c.leader().await != leader).await;
+    let now = goes_on(c, &before, "new certificates").await;
+    c.eventually("it is suspended", async || c.ate(&["suspend", "actor", "a"]).await.is_ok()).await;
+    c.control(leader).start_again();
+    goes_on(c, &now, "new certificates").await
+}
+
+async fn its_pool_is_scaled_to_zero_and_back(c: &Cluster, before: Count) {
+    c.scale(0).await;
+    phase_becomes(c, "Suspended").await;
+    c.eventually("no pod is left", async || c.worker_pods().await.is_empty()).await;
+    c.scale(1).await;
+    goes_on(c, &before, "scaled to zero and back").await;
+}

@@ -1,0 +1,50 @@
+//! What Kubernetes' own controllers would do, played.
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{DeleteParams, ListParams, PostParams},
+};
+use serde_json::json;
+
+/// One turn: each Deployment with this label gets as many pods as it asks for, on this node, and pods of none are deleted.
+///
+/// # Errors
+/// When the API server is away.
+pub async fn play_deployments(client: &Client, namespace: &str, label: &str, node: &str) -> kube::Result<()> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let labelled = ListParams::default().labels(label);
+    let (wanted, all) = (deployments.list(&labelled).await?.items, pods.list(&labelled).await?.items);
+    for deployment in &wanted {
+        let uid = deployment.uid().unwrap();
+        let of_it = |p: &&Pod| p.owner_references().iter().any(|o| o.uid == uid);
+        let mut living: Vec<_> = all.iter().filter(of_it).filter(|p| p.metadata.deletion_timestamp.is_none()).collect();
+        let spec = deployment.spec.as_ref().unwrap();
+        let replicas = usize::try_from(spec.replicas.unwrap_or(1)).unwrap();
+        for _ in living.len()..replicas {
+            let mut pod = serde_json::to_value(&spec.template).unwrap();
+            pod["metadata"]["generateName"] = format!("{}-", deployment.name_any()).into();
+            pod["metadata"]["ownerReferences"] = json!([{
+                "apiVersion": "apps/v1", "kind": "Deployment", "name": deployment.name_any(), "uid": uid,
+                "controller": true,
+            }]);
+            pod["spec"]["nodeName"] = node.into();
+            pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await?;
+        }
+        // As a ReplicaSet chooses: the cheapest first.
+        let cost = |p: &Pod| {
+            let said = p.annotations().get("controller.kubernetes.io/pod-deletion-cost");
+            said.and_then(|c| c.parse().ok()).unwrap_or(0_i64)
+        };
+        living.sort_by_key(|p| cost(p));
+        for pod in living.iter().take(living.len().saturating_sub(replicas)) {
+            pods.delete(&pod.name_any(), &DeleteParams::default()).await?;
+        }
+    }
+    let owned = |p: &Pod| wanted.iter().any(|d| p.owner_references().iter().any(|o| Some(&o.uid) == d.uid().as_ref()));
+    for orphan in all.iter().filter(|p| !owned(p) && p.metadata.deletion_timestamp.is_none()) {
+        pods.delete(&orphan.name_any(), &DeleteParams::default()).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Workers that are pods: the herder is there before the node agent and after it, and so is who is on it.
+
+#[path = "support/node.rs"]
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use ate_agent::{HeldStage, NodeAgent, NodeEvent, Source, WorkerPhase};
+use ate_api::{
+    Reason,
+    id::{Activation, ObjectName, WorkerId},
+};
+use ate_node::{Node, Options, Pods, WorkerPod};
+use ateom_harness::pod::Pod;
+use support::*;
+use tokio::sync::watch;
+
+/// What watches the pods of a machine says.
+struct Kubelet(watch::Sender<Pods>);
+
+impl Kubelet {
+    fn new() -> Self {
+        Kubelet(watch::Sender::new(Some(BTreeMap::new())))
+    }
+
+    fn tell(&self, pod: &Pod, leaving: bool) {
+        let told = WorkerPod {
+            name: "pool-x".into(),
+            pool: ObjectName::new("default", "pool"),
+            address: Some(pod.address),
+            leaving,
+        };
+        self.0.send_modify(|pods| drop(pods.get_or_insert_default().insert(pod.uid.clone(), told)));
+    }
+
+    fn forget(&self, pod: &Pod) {
+        self.0.send_modify(|pods| drop(pods.get_or_insert_default().remove(&pod.uid)));
+    }
+}
+
+/// A node agent over the directory of one that may have been there before.
+async fn start(dir: tempfile::TempDir, kubelet: &Kubelet) -> Machine {
+    let workers = ate_node::Source::Pods(kubelet.0.subscribe());
+    let begun = Instant::now();
+    let node = loop {
+        match Node::start(Options { workers: workers.clone(), ..options(dir.path()) }).await {
+            Ok(node) => break node,
+            // The last tasks of the former one are still ending.
+            Err(e) if e.reason == Reason::InUse && begun.elapsed() < LONG => tokio::task::yield_now().await,
+            Err(e) => panic!("{e}"),
+        }
+    };
+    let (sandbox, template) = (sandbox(&runsc()), template(&node, serde_json::json!([])).await);
+    let mut machine = Machine { dir, events: node.events(), node, sandbox, template, workers: BTreeMap::new() };
+    machine.node.set_pool(machine.pool(0)).await.unwrap();
+    // As a control plane does: it listens once it has told what pools there are.
+    machine.events = machine.node.events();
+    machine
+}
+
+fn pod(machine: &Machine) -> Pod {
+    Pod::start(&programs().join("ateom-gvisor"), &machine.dir.path().canonicalize().unwrap(), &uuid())
+}
+
+fn uuid() -> String {
+    ate_api::id::Uid::generate().to_string()
+}
+
+/// The node agent ends, and its herders notice nothing.
+async fn replaced(machine: Machine, kubelet: &Kubelet) -> Machine {
+    machine.node.shutdown().await;
+    let (dir, template) = (machine.dir, machine.template);
+    drop((machine.node, machine.events));
+    Machine { template, ..start(dir, kubelet).await }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_actor_in_a_pod_outlives_the_node_agent_and_is_captured_by_the_next() {
+    let kubelet = Kubelet::new();
+    let mut machine = start(tempfile::tempdir().unwrap(), &kubelet).await;
+    let worker_pod = pod(&machine);
+    kubelet.tell(&worker_pod, false);
+    machine.until(|m| m.ready().len() == 1).await;
+    let (worker, counter) = (machine.ready().remove(0), actor("counter"));
+    assert!(worker.0.contains(&worker_pod.uid));
+    let address = machine.boot(&worker, &counter, 1).await.address;
+    assert_eq!(address, worker_pod.address, "the pod's own");
+    let (first, boot) = count(address);
+
+    let mut machine = replaced(machine, &kubelet).await;
+    // The first that is said of the worker is who is on it.
+    let said = machine.until_event(|e| matches!(e, NodeEvent::Worker(_) | NodeEvent::Listed)).await;
+    let NodeEvent::Worker(report) = said else { panic!("nothing was said of it: {said:?}") };
+    let held = report.holds.expect("somebody is on it");
+    assert_eq!((report.id, held.actor, held.activation), (worker.clone(), counter.uid.clone(), Activation(1)));
+    assert_eq!((held.stage, report.phase), (HeldStage::Running, WorkerPhase::Busy));
+    assert_eq!(count(address), (first + 1, boot.clone()), "the same process, with its memory");
+
+    // The one call that was not answered yet is answered, and the next ones as if nothing had been.
+    let again = machine.activate(&worker, &counter, 1, Source::Boot);
+    assert_eq!(machine.node.activate(again).await.unwrap().address, address);
+    let captured = machine.node.capture(capture(&worker, &counter, 1, external())).await.unwrap();
+    machine.release(&worker, &counter, 1).await;
+    let restored = machine.activate(&worker, &counter, 2, restored(&captured));
+    let address = machine.node.activate(restored).await.unwrap().address;
+    assert_eq!(count(address), (first + 2, boot));
+    machine.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_frozen_for_a_node_agent_that_is_gone_goes_on() {
+    let kubelet = Kubelet::new();
+    let mut machine = start(tempfile::tempdir().unwrap(), &kubelet).await;
+    let worker_pod = pod(&machine);
+    kubelet.tell(&worker_pod, false);
+    machine.until(|m| m.ready().len() == 1).await;
+    let (worker, counter) = (machine.ready().remove(0), actor("counter"));
+    let address = machine.boot(&worker, &counter, 1).await.address;
+    let (first, boot) = count(address);
+    machine.node.capture(capture(&worker, &counter, 1, external())).await.unwrap();
+    let machine = replaced(machine, &kubelet).await;
+    eventually("it goes on", || get(address, "/").map(drop).map_err(|e| e.to_string())).await;
+    let (now, same) = count(address);
+    assert!(now > first && same == boot, "{now} {same}");
+    machine.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_to_end_waits_for_its_actor_and_an_idle_one_does_not() {
+    let kubelet = Kubelet::new();
+    let mut machine = start(tempfile::tempdir().unwrap(), &kubelet).await;
+    let (mut used, mut idle) = (pod(&machine), pod(&machine));
+    kubelet.tell(&used, false);
+    kubelet.tell(&idle, false);
+    machine.until(|m| m.ready().len() == 2).await;
+    let of = |m: &Machine, pod: &Pod| m.ready().into_iter().find(|w| w.0.contains(&pod.uid)).unwrap();
+    let (worker, unused, counter) = (of(&machine, &used), of(&machine, &idle), actor("counter"));
+    let address = machine.boot(&worker, &counter, 1).await.address;
+    let before = count(address);
+
+    for pod in [&used, &idle] {
+        kubelet.tell(pod, true);
+        pod.ask_to_end();
+    }
+    machine.until(|m| m.workers.get(&worker).is_some_and(|w| w.leaving) && !m.workers.contains_key(&unused)).await;
+    assert!(idle.wait(Duration::from_secs(20)).success());
+    assert_eq!(count(address).0, before.0 + 1, "the actor is served until it is moved");
+    assert!(used.ended().is_none());
+
+    machine.node.capture(capture(&worker, &counter, 1, external())).await.unwrap();
+    machine.release(&worker, &counter, 1).await;
+    assert!(used.wait(Duration::from_secs(20)).success(), "it ends by itself");
+    machine.until(|m| m.workers.is_empty()).await;
+    kubelet.forget(&used);
+    assert!(!used.dir.join("driver.sock").exists());
+    machine.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_herder_that_dies_in_its_pod_is_a_lost_worker_and_the_next_one_is_a_new_one() {
+    let kubelet = Kubelet::new();
+    let mut machine = start(tempfile::tempdir().unwrap(), &kubelet).await;
+    let mut worker_pod = pod(&machine);
+    kubelet.tell(&worker_pod, false);
+    machine.until(|m| m.ready().len() == 1).await;
+    let (worker, counter): (WorkerId, _) = (machine.ready().remove(0), actor("counter"));
+    machine.boot(&worker, &counter, 1).await;
+    worker_pod.start_herder();
+    machine.until_event(|e| matches!(e, NodeEvent::WorkerLost { id, .. } if *id == worker)).await;
+    machine.workers.clear();
+    machine.until(|m| m.ready().len() == 1).await;
+    assert!(machine.workers.values().all(|w| w.holds.is_none()));
+    count(machine.boot(&worker, &counter, 2).await.address);
+    machine.node.shutdown().await;
+}
