@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::{Duration, Instant},
 };
 
 use ate_kube_harness::{ADMIN, Cluster, MASTERS};
@@ -100,6 +101,19 @@ impl Desk {
         }
         found
     }
+
+    /// Nothing is left, once the server is done: a kind goes after its last object has.
+    fn is_empty(&self, directory: &str) {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let left: Vec<_> = self.ours().into_keys().collect();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < end, "{directory}: left are {left:?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,7 +122,6 @@ async fn it_is_applied_twice_an_operators_edits_stay_and_deleting_it_leaves_noth
     for directory in ["manifests/overlays/production", "manifests/overlays/dev"] {
         let first = desk.install(directory);
         assert!(first.status.success(), "{directory}: {}", String::from_utf8_lossy(&first.stderr));
-        let installed = desk.ours();
 
         // Settings and secrets are the operator's own, and so are fields the manifests say nothing of.
         desk.done(&["-n", SYSTEM, "create", "configmap", "ate-control-settings", "--from-literal=ATE_LOG=debug"]);
@@ -141,8 +154,7 @@ async fn it_is_applied_twice_an_operators_edits_stay_and_deleting_it_leaves_noth
         desk.done(&["-n", SYSTEM, "delete", "configmap/ate-control-settings", "secret/ate-postgres"]);
         desk.done(&["delete", "workerpools", "--all", "--all-namespaces"]);
         desk.done(&["delete", "-k", directory, "--wait=false"]);
-        let left: Vec<_> = desk.ours().into_keys().collect();
-        assert_eq!(left, Vec::<String>::new(), "{directory}: of {} objects", installed.len());
+        desk.is_empty(directory);
     }
 }
 
@@ -167,6 +179,7 @@ async fn the_chart_installs_what_the_manifests_do_and_an_upgrade_keeps_an_operat
         assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
         let mut by_kustomize = desk.ours();
         desk.done(&["delete", "-k", directory, "--wait=false"]);
+        desk.is_empty(directory);
         desk.done(&["create", "namespace", SYSTEM]);
         helm(&["install", "ate", "charts/ate", values]);
         let mut by_helm = desk.ours();
@@ -187,8 +200,7 @@ async fn the_chart_installs_what_the_manifests_do_and_an_upgrade_keeps_an_operat
         assert_eq!(desk.field("configmap/ate-control-settings", ".data.ATE_LOG"), "debug");
         helm(&["uninstall", "ate"]);
         desk.done(&["-n", SYSTEM, "delete", "configmap/ate-control-settings"]);
-        let left: Vec<_> = desk.ours().into_keys().collect();
-        assert_eq!(left, Vec::<String>::new(), "{directory}");
+        desk.is_empty(directory);
         desk.done(&["delete", "namespace", SYSTEM, "--wait=false"]);
     }
 }

@@ -1,6 +1,8 @@
 //! The roles of manifests/base, tried against the API server: each may what it is for, and the rest is tried too.
 
-use std::{collections::BTreeSet, path::Path};
+mod support;
+
+use std::collections::BTreeSet;
 
 use ate_kube_harness::{Cluster, cluster};
 use k8s_openapi::api::{
@@ -11,8 +13,9 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
-use serde::{Deserialize as _, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde::Deserialize as _;
+use serde_json::json;
+use support::manifests;
 
 const SYSTEM: &str = "ate-system";
 const TEAM: &str = "team-a";

@@ -45,11 +45,17 @@ impl Cache {
         fs::rename(&new, place).expect("put it in place");
     }
 
-    fn mend(&self) {
+    /// Puts the binary back, and waits until the node has it: a fetch that began before may still read what lay there
+    /// then, and whoever asks meanwhile gets its answer.
+    fn mend(&self, range: &Range, actor: &str) {
+        let link = self.kept.with_extension("link");
         for place in &self.places {
-            let _ = fs::remove_file(place);
-            fs::hard_link(&self.kept, place).expect("put the binary back");
+            fs::hard_link(&self.kept, &link).expect("a link");
+            fs::rename(&link, place).expect("put the binary back");
+            // Nothing is renamed where both are the same file already.
+            let _ = fs::remove_file(&link);
         }
+        eventually("the binary to be found again", SETTLED, || range.ate(&["resume", "actor", actor]).code == 0);
     }
 }
 
@@ -60,9 +66,7 @@ fn swapped_for_good(range: &mut Range) -> Stopped {
         cache.swap(place, &evil);
     }
     let stopped = range.refuses("nothing-left", "ASSET_DIGEST_MISMATCH", 5);
-    cache.mend();
-    // A fetch that began before may still read what lay there then, and whoever asks meanwhile gets its answer.
-    eventually("the binary to be found again", SETTLED, || range.ate(&["resume", "actor", "nothing-left"]).code == 0);
+    cache.mend(range, "nothing-left");
     went_on(range, "nothing-left", 2);
     stopped
 }
@@ -93,7 +97,7 @@ fn swapped_under_an_actor(range: &mut Range) -> Stopped {
         cache.swap(place, &evil);
     }
     range.ate(&["suspend", "actor", "running"]).ok();
-    cache.mend();
+    cache.mend(range, "running");
     went_on(range, "running", 2)
 }
 

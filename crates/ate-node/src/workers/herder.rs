@@ -7,8 +7,8 @@ use ateom::driver::GetInfoResponse;
 use super::{attached::Attached, client::Client, kept::Keep, local::Local};
 
 pub(crate) enum Herder {
-    Local(Local),
-    Attached(Attached),
+    Local(Box<Local>),
+    Attached(Box<Attached>),
 }
 
 impl Herder {

@@ -283,19 +283,19 @@ impl Life {
                 };
                 // Who runs is not kept waiting for what others are to run under.
                 if let Some((attached, kept @ Kept { seated: Some(_), .. })) = found {
-                    return Ok(Some((Herder::Attached(attached), kept)));
+                    return Ok(Some((Herder::Attached(Box::new(attached)), kept)));
                 }
                 tokio::select! {
                     verified = self.context.verified.ensure(&sandbox) => drop(verified?),
                     () = self.retire.cancelled() => return Ok(None),
                 }
                 if let Some((attached, kept)) = found {
-                    return Ok(Some((Herder::Attached(attached), kept)));
+                    return Ok(Some((Herder::Attached(Box::new(attached)), kept)));
                 }
                 self.report("starting the herder");
                 let Context { herders, links, .. } = &self.context;
                 let start = Local::start(herders, links, &self.id, &self.class, &self.retire);
-                step!("worker.herder", start, held).map(|local| Some((Herder::Local(local), Kept::default())))
+                step!("worker.herder", start, held).map(|local| Some((Herder::Local(Box::new(local)), Kept::default())))
             };
             match started.await {
                 Ok(herder) => return herder,
