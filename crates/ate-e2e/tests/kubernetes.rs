@@ -1,7 +1,7 @@
 //! A cluster from `kubectl apply` to an answer of an actor in real gVisor, and what becomes of the actor when things die: the
 //! leader, the node agent, a worker's pod, the API server, the database, certificates. It is there afterwards, with its memory.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use ate_e2e::cluster::{Cluster, Count};
 use kube::ResourceExt as _;
@@ -29,7 +29,7 @@ async fn phase_becomes(c: &Cluster, phase: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_actor_outlives_whatever_dies_around_it() {
-    let Some(mut c) = Cluster::start(2).await else { return };
+    let Some(mut c) = Cluster::start(1, 2).await else { return };
     c.ate(&["create", "actor", "a", "--template", "counter"]).await.unwrap();
     let first = c.count("a").await;
 
@@ -63,10 +63,10 @@ async fn the_leader_is_killed(c: &mut Cluster, before: Count) -> Count {
 
 async fn the_node_agent_is_killed(c: &mut Cluster, before: Count) -> Count {
     let running = activation(c).await;
-    c.node.kill();
+    c.node("node-0").kill();
     // Whoever runs does not need it.
     let now = goes_on(c, &before, "no node agent").await;
-    c.node.start_again();
+    c.node("node-0").start_again();
     // And the next one finds it again: it can be suspended.
     c.eventually("it is suspended", async || c.ate(&["suspend", "actor", "a"]).await.is_ok()).await;
     assert_eq!(activation(c).await, running, "the same activation");
@@ -121,4 +121,38 @@ async fn its_pool_is_scaled_to_zero_and_back(c: &Cluster, before: Count) {
     c.eventually("no pod is left", async || c.worker_pods().await.is_empty()).await;
     c.scale(1).await;
     goes_on(c, &before, "scaled to zero and back").await;
+}
+
+/// Its actors move as from a node that is gone. Whoever it still has can be asked for nothing, and is ended when it wakes up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_agent_that_hangs_and_wakes_up_neither_serves_nor_saves_an_actor_that_moved() {
+    let Some(mut c) = Cluster::start(2, 2).await else { return };
+    c.ate(&["create", "actor", "a", "--template", "counter"]).await.unwrap();
+    assert_eq!(c.count("a").await.count, 1);
+    c.ate(&["suspend", "actor", "a"]).await.unwrap();
+    assert_eq!(c.count("a").await.count, 2, "not saved");
+    let pod = c.pod_of("a").await;
+    let node = pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap();
+    let address = pod.status.as_ref().and_then(|s| s.pod_ip.clone()).unwrap();
+    let there = SocketAddr::new(address.parse().unwrap(), 80);
+
+    c.node(&node).freeze();
+    c.eventually("it is lost", async || lost(&c).await == 1).await;
+    assert_eq!(c.count("a").await.count, 2, "from what was saved");
+    let now = c.pod_of("a").await;
+    assert_ne!(now.spec.as_ref().and_then(|s| s.node_name.clone()).as_ref(), Some(&node));
+    let left = c.count_at(there, "a").await.expect("nobody could end it yet");
+    assert_eq!(left.count, 3, "it has gone on by itself");
+
+    c.node(&node).thaw();
+    c.eventually("it is ended", async || c.count_at(there, "a").await.is_none()).await;
+    c.eventually("its worker is free", async || {
+        let worker = c.worker_in(&pod).await;
+        worker.is_some_and(|w| w["status"]["phase"] == "Free")
+    })
+    .await;
+    assert_eq!(c.count("a").await.count, 3);
+    c.ate(&["suspend", "actor", "a"]).await.unwrap();
+    assert_eq!(c.count("a").await.count, 4);
+    assert_eq!((lost(&c).await, c.actor("a").await["status"]["phase"].as_str()), (1, Some("Running")));
 }

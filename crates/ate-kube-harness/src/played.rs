@@ -7,11 +7,12 @@ use kube::{
 };
 use serde_json::json;
 
-/// One turn: each Deployment with this label gets as many pods as it asks for, on this node, and pods of none are deleted.
+/// One turn: each Deployment with this label gets as many pods as it asks for, spread over these nodes, and pods of none are
+/// deleted.
 ///
 /// # Errors
 /// When the API server is away.
-pub async fn play_deployments(client: &Client, namespace: &str, label: &str, node: &str) -> kube::Result<()> {
+pub async fn play_deployments(client: &Client, namespace: &str, label: &str, nodes: &[&str]) -> kube::Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let labelled = ListParams::default().labels(label);
@@ -22,14 +23,18 @@ pub async fn play_deployments(client: &Client, namespace: &str, label: &str, nod
         let mut living: Vec<_> = all.iter().filter(of_it).filter(|p| p.metadata.deletion_timestamp.is_none()).collect();
         let spec = deployment.spec.as_ref().unwrap();
         let replicas = usize::try_from(spec.replicas.unwrap_or(1)).unwrap();
+        let mut placed: Vec<_> = living.iter().filter_map(|p| p.spec.as_ref()?.node_name.clone()).collect();
         for _ in living.len()..replicas {
+            let on = |node: &&&str| placed.iter().filter(|p| p == *node).count();
+            let node = nodes.iter().min_by_key(on).expect("a node").to_string();
             let mut pod = serde_json::to_value(&spec.template).unwrap();
             pod["metadata"]["generateName"] = format!("{}-", deployment.name_any()).into();
             pod["metadata"]["ownerReferences"] = json!([{
                 "apiVersion": "apps/v1", "kind": "Deployment", "name": deployment.name_any(), "uid": uid,
                 "controller": true,
             }]);
-            pod["spec"]["nodeName"] = node.into();
+            pod["spec"]["nodeName"] = node.clone().into();
+            placed.push(node);
             pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await?;
         }
         // As a ReplicaSet chooses: the cheapest first.

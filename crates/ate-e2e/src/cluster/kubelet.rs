@@ -1,4 +1,4 @@
-//! What Kubernetes' controllers and a kubelet do for worker pods, played: a Deployment becomes pods, a pod becomes the real
+//! What Kubernetes' controllers and the kubelets do for worker pods, played: a Deployment becomes pods, a pod becomes the real
 //! herder in a network namespace with an address, its status says so, and what is deleted is asked to end and is gone
 //! once it has ended and nobody holds it. There is no container around the herder: it sees the machine's files, so the
 //! directory that pods share with the node is put in place of the path they name.
@@ -37,9 +37,14 @@ impl Drop for Kubelet {
 
 struct State {
     client: Client,
-    node: String,
-    data_dir: PathBuf,
+    nodes: Vec<Machine>,
     running: HashMap<String, Running>,
+}
+
+/// A node, and the directory on it that pods share with its agent.
+pub(super) struct Machine {
+    pub(super) name: String,
+    pub(super) data_dir: PathBuf,
 }
 
 struct Running {
@@ -49,8 +54,8 @@ struct Running {
 }
 
 impl Kubelet {
-    pub(super) fn start(client: Client, node: &str, data_dir: PathBuf, services: Vec<Arc<Service>>) -> Kubelet {
-        let mut state = State { client, node: node.to_owned(), data_dir, running: HashMap::new() };
+    pub(super) fn start(client: Client, nodes: Vec<Machine>, services: Vec<Arc<Service>>) -> Kubelet {
+        let mut state = State { client, nodes, running: HashMap::new() };
         Kubelet(tokio::spawn(async move {
             loop {
                 // The API server may be away: what runs goes on.
@@ -66,7 +71,8 @@ impl Kubelet {
 impl State {
     async fn turn(&mut self, services: &[Arc<Service>]) -> kube::Result<()> {
         self.play_services(services).await?;
-        ate_kube_harness::play_deployments(&self.client, SPACE, POOL, &self.node).await?;
+        let nodes: Vec<_> = self.nodes.iter().map(|n| n.name.as_str()).collect();
+        ate_kube_harness::play_deployments(&self.client, SPACE, POOL, &nodes).await?;
         self.play_kubelet().await
     }
 
@@ -82,8 +88,7 @@ impl State {
     }
 
     async fn play_kubelet(&mut self) -> kube::Result<()> {
-        let ours = ListParams::default().labels(POOL).fields(&format!("spec.nodeName={}", self.node));
-        let found = self.pods().list(&ours).await?.items;
+        let found = self.pods().list(&ListParams::default().labels(POOL)).await?.items;
         self.running.retain(|uid, _| found.iter().any(|p| p.uid().as_ref() == Some(uid)));
         for pod in &found {
             let uid = pod.uid().unwrap();
@@ -103,12 +108,14 @@ impl State {
     }
 
     async fn begin(&mut self, pod: &Pod, uid: String) -> kube::Result<()> {
-        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let spec = pod.spec.as_ref().unwrap();
+        let container = &spec.containers[0];
         check(container.args.as_deref().unwrap_or_default());
         let image = container.image.clone().unwrap();
         let program = binary(image.split(':').next().unwrap());
-        std::fs::create_dir_all(&self.data_dir).unwrap();
-        let (data_dir, of) = (self.data_dir.canonicalize().unwrap(), uid.clone());
+        let node = self.nodes.iter().find(|n| Some(&n.name) == spec.node_name.as_ref()).expect("one of the nodes");
+        std::fs::create_dir_all(&node.data_dir).unwrap();
+        let (data_dir, of) = (node.data_dir.canonicalize().unwrap(), uid.clone());
         let herder = tokio::task::spawn_blocking(move || Herder::start(&program, &data_dir, &of)).await.unwrap();
         let status = json!({"status": {
             "phase": "Running", "podIP": herder.address.to_string(), "podIPs": [{"ip": herder.address.to_string()}],

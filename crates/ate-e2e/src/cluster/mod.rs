@@ -1,6 +1,6 @@
-//! A whole cluster for tests, on one machine: a real API server with its etcd, a real PostgreSQL, two `ate control`, one
-//! `ate node`, and real herders in pods. What Kubernetes' own controllers, kubelets and proxies would do is played: see
-//! [`kubelet`] and [`service`].
+//! A whole cluster for tests, on one machine: a real API server with its etcd, a real PostgreSQL, two `ate control`, an
+//! `ate node` for each node, and real herders in pods. What Kubernetes' own controllers, kubelets and proxies would do is
+//! played: see [`kubelet`] and [`service`].
 
 mod kubelet;
 mod process;
@@ -8,7 +8,7 @@ mod service;
 
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -28,7 +28,11 @@ use kube::{
 use postgres_harness::{Server as Postgres, Tuning};
 use serde_json::{Value, json};
 
-use self::{kubelet::Kubelet, process::Process, service::Service};
+use self::{
+    kubelet::{Kubelet, Machine},
+    process::Process,
+    service::Service,
+};
 use crate::{
     RUNSC_A, binary, counter_image, http,
     node::{ANSWER, counted, host},
@@ -39,7 +43,6 @@ use crate::{
 const SYSTEM: &str = "ate-system";
 /// Where users' objects are.
 pub const SPACE: &str = "default";
-const NODE: &str = "node-1";
 /// Replicas of the control plane.
 const REPLICAS: usize = 2;
 /// The machine may be busy with other tests, and a leader that was killed is missed for ten seconds.
@@ -49,7 +52,7 @@ pub struct Cluster {
     pub api_server: ApiServer,
     pub postgres: Postgres,
     pub client: Client,
-    pub node: Process,
+    nodes: Vec<Process>,
     controls: Vec<Process>,
     api: Arc<Service>,
     router: Arc<Service>,
@@ -67,9 +70,9 @@ pub struct Count {
 }
 
 impl Cluster {
-    /// With a default configuration of gVisor, a pool of `workers`, the template `counter` and the atespace `default`. None:
-    /// there is no API server to be had here, and why is told.
-    pub async fn start(workers: u32) -> Option<Cluster> {
+    /// With a default configuration of gVisor, a pool of `workers` spread over the `nodes`, the template `counter` and the
+    /// atespace `default`. None: there is no API server to be had here, and why is told.
+    pub async fn start(nodes: usize, workers: u32) -> Option<Cluster> {
         let api_server = ApiServer::start().await?;
         let client = api_server.admin();
         let postgres = tokio::task::spawn_blocking(|| Postgres::start(Tuning::Test)).await.unwrap();
@@ -94,15 +97,22 @@ impl Cluster {
             Process::start(command, dir.path().join(format!("control-{n}.log")))
         });
         let controls = controls.collect();
-        let mut command = Command::new(binary("ate"));
-        command.args(["node", "--kubernetes", "--log", "info", "--listen", "127.0.0.1:0"]);
-        command.args(["--control", &api.address().to_string()]);
-        command.arg("--cert-dir").arg(dir.path().join("certs/node")).arg("--data-dir").arg(data_dir(dir.path()));
-        command.env("NODE_NAME", NODE).env("KUBECONFIG", &kubeconfig);
-        let node = Process::start(command, dir.path().join("node.log"));
-        let kubelet = Kubelet::start(client.clone(), NODE, data_dir(dir.path()), vec![api.clone(), router.clone()]);
+        let machines =
+            (0..nodes).map(|n| Machine { name: format!("node-{n}"), data_dir: dir.path().join(format!("n{n}")) });
+        let machines: Vec<_> = machines.collect();
+        let nodes = machines.iter().map(|machine| {
+            let mut command = Command::new(binary("ate"));
+            command.args(["node", "--kubernetes", "--log", "info", "--listen", "127.0.0.1:0"]);
+            command.args(["--control", &api.address().to_string()]);
+            command.arg("--cert-dir").arg(dir.path().join("certs/node")).arg("--data-dir").arg(&machine.data_dir);
+            command.arg("--objects-dir").arg(dir.path().join("objects"));
+            command.env("NODE_NAME", &machine.name).env("KUBECONFIG", &kubeconfig);
+            Process::start(command, dir.path().join(format!("{}.log", machine.name)))
+        });
+        let nodes = nodes.collect();
+        let kubelet = Kubelet::start(client.clone(), machines, vec![api.clone(), router.clone()]);
         let cluster =
-            Cluster { api_server, postgres, client, node, controls, api, router, token, dir, _kubelet: kubelet };
+            Cluster { api_server, postgres, client, nodes, controls, api, router, token, dir, _kubelet: kubelet };
         cluster.set_up(workers).await;
         Some(cluster)
     }
@@ -190,8 +200,13 @@ impl Cluster {
     }
 
     async fn try_count(&self, actor: &str) -> Option<Count> {
-        let (router, host) = (self.router.address(), host(actor));
-        let asked = tokio::task::spawn_blocking(move || http::get(router, &host, "/", ANSWER)).await.unwrap();
+        self.count_at(self.router.address(), actor).await
+    }
+
+    /// One request to whoever is there, past the router.
+    pub async fn count_at(&self, address: SocketAddr, actor: &str) -> Option<Count> {
+        let host = host(actor);
+        let asked = tokio::task::spawn_blocking(move || http::get(address, &host, "/", ANSWER)).await.unwrap();
         let answer = asked.ok().filter(|a| a.status == 200)?;
         let boot = answer.body.split_whitespace().find_map(|w| w.strip_prefix("boot="))?.to_owned();
         Some(Count { count: counted(&answer.body)?, boot })
@@ -215,6 +230,13 @@ impl Cluster {
         pods.into_iter().find(|p| worker.contains(&p.uid().unwrap())).expect("the pod of the worker")
     }
 
+    /// The worker of a pod, as the API shows it.
+    pub async fn worker_in(&self, pod: &Pod) -> Option<Value> {
+        let listed: Value = serde_json::from_str(&self.ate(&["get", "workers", "-o", "json"]).await.ok()?).ok()?;
+        let of_pod = |w: &&Value| w["metadata"]["name"].as_str().is_some_and(|n| n.contains(&pod.uid().unwrap()));
+        listed["items"].as_array()?.iter().find(of_pod).cloned()
+    }
+
     fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.client.clone(), SPACE)
     }
@@ -234,6 +256,12 @@ impl Cluster {
         &mut self.controls[n]
     }
 
+    /// The agent of a node.
+    pub fn node(&mut self, name: &str) -> &mut Process {
+        let n: usize = name.strip_prefix("node-").and_then(|n| n.parse().ok()).expect("a node");
+        &mut self.nodes[n]
+    }
+
     /// New certificates for everybody, of the same authority. Nobody is told.
     pub fn rotate(&self) {
         certificates(self.dir.path(), &["--days", "120", "--renew-before", "110"]);
@@ -244,16 +272,12 @@ impl Cluster {
         let end = Instant::now() + LONG;
         while !holds().await {
             if Instant::now() > end {
-                let logs = self.controls.iter().chain([&self.node]).map(Process::last_words).collect::<Vec<_>>();
+                let logs = self.controls.iter().chain(&self.nodes).map(Process::last_words).collect::<Vec<_>>();
                 panic!("not within {LONG:?}: {what}\n{}", logs.join("\n"));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-}
-
-fn data_dir(dir: &Path) -> PathBuf {
-    dir.join("n")
 }
 
 fn control_pod(n: usize) -> String {

@@ -59,6 +59,20 @@ impl Process {
         }
     }
 
+    /// It does nothing any more, and is still there.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// It goes on as if no time had passed.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, which: Signal) {
+        signal(self.child.as_ref().expect("it runs").id(), which);
+    }
+
     pub(super) fn last_words(&self) -> String {
         let said = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = said.lines().collect();
