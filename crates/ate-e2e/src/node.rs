@@ -132,12 +132,21 @@ impl Node {
         self.up_with(&["--empty"]);
     }
 
+    /// The same, where it may die before it is ready: an error says how.
+    pub fn try_up(&mut self) -> Result<(), String> {
+        self.try_up_with(&["--empty"])
+    }
+
     /// The same, letting it make what it makes on a first start.
     pub fn first_start(&mut self) {
         self.up_with(&["--workers", "1"]);
     }
 
     fn up_with(&mut self, flags: &[&str]) {
+        self.try_up_with(flags).unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    fn try_up_with(&mut self, flags: &[&str]) -> Result<(), String> {
         let ready = self.dir.path().join("ready");
         let _ = std::fs::remove_file(&ready);
         let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("a log file");
@@ -162,17 +171,19 @@ impl Node {
             .expect("ate up");
         let told = until("the node to be ready", UP, || {
             if let Ok(Some(status)) = child.try_wait() {
-                panic!("ate up ended with {status}:\n{}", self.log_text());
+                return Some(Err(format!("ate up ended with {status}:\n{}", self.log_text())));
             }
             let text = std::fs::read_to_string(&ready).ok()?;
             let field =
                 |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
-            Some((field("server")?, field("api")?, field("router")?))
+            Some(Ok((field("server")?, field("api")?, field("router")?)))
         });
-        self.api = told.0;
-        self.open = told.1;
-        self.router = told.2.parse().ok();
+        let (api, open, router) = told?;
+        self.api = api;
+        self.open = open;
+        self.router = router.parse().ok();
         self.child = Some(child);
+        Ok(())
     }
 
     /// SIGTERM, then waits.

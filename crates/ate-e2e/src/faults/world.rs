@@ -18,6 +18,8 @@ use rustix::process::Signal;
 /// Everything that was begun is over, and what died works again, within this.
 pub const RECOVERY: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
+/// What was armed and not met before can end a node while it starts. Each point does so once.
+const STARTS: u32 = 8;
 
 pub struct World {
     site: Site,
@@ -80,8 +82,13 @@ impl World {
     pub fn heal(&mut self) -> bool {
         let died = self.site.node().has_died();
         if died {
-            self.restarts += 1;
-            self.site.node().up();
+            for left in (0..STARTS).rev() {
+                self.restarts += 1;
+                match self.site.node().try_up() {
+                    Ok(()) => break,
+                    Err(e) => assert!(left > 0, "{e}"),
+                }
+            }
         }
         died
     }
