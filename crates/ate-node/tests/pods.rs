@@ -61,6 +61,16 @@ async fn start(dir: tempfile::TempDir, kubelet: &Kubelet) -> Machine {
     machine
 }
 
+/// A machine with one pod, whose worker is ready.
+async fn with_one_worker(kubelet: &Kubelet) -> (Machine, Pod, WorkerId) {
+    let mut machine = start(tempfile::tempdir().unwrap(), kubelet).await;
+    let worker_pod = pod(&machine);
+    kubelet.tell(&worker_pod, false);
+    machine.until(|m| m.ready().len() == 1).await;
+    let worker = machine.ready().remove(0);
+    (machine, worker_pod, worker)
+}
+
 fn pod(machine: &Machine) -> Pod {
     Pod::start(&programs().join("ateom-gvisor"), &machine.dir.path().canonicalize().unwrap(), &uuid())
 }
@@ -80,11 +90,8 @@ async fn replaced(machine: Machine, kubelet: &Kubelet) -> Machine {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_actor_in_a_pod_outlives_the_node_agent_and_is_captured_by_the_next() {
     let kubelet = Kubelet::new();
-    let mut machine = start(tempfile::tempdir().unwrap(), &kubelet).await;
-    let worker_pod = pod(&machine);
-    kubelet.tell(&worker_pod, false);
-    machine.until(|m| m.ready().len() == 1).await;
-    let (worker, counter) = (machine.ready().remove(0), actor("counter"));
+    let (machine, worker_pod, worker) = with_one_worker(&kubelet).await;
+    let counter = actor("counter");
     assert!(worker.0.contains(&worker_pod.uid));
     let address = machine.boot(&worker, &counter, 1).await.address;
     assert_eq!(address, worker_pod.address, "the pod's own");
@@ -113,11 +120,8 @@ async fn an_actor_in_a_pod_outlives_the_node_agent_and_is_captured_by_the_next()
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_frozen_for_a_node_agent_that_is_gone_goes_on() {
     let kubelet = Kubelet::new();
-    let mut machine = start(tempfile::tempdir().unwrap(), &kubelet).await;
-    let worker_pod = pod(&machine);
-    kubelet.tell(&worker_pod, false);
-    machine.until(|m| m.ready().len() == 1).await;
-    let (worker, counter) = (machine.ready().remove(0), actor("counter"));
+    let (machine, _pod, worker) = with_one_worker(&kubelet).await;
+    let counter = actor("counter");
     let address = machine.boot(&worker, &counter, 1).await.address;
     let (first, boot) = count(address);
     machine.node.capture(capture(&worker, &counter, 1, external())).await.unwrap();
@@ -162,11 +166,8 @@ async fn a_pod_that_is_to_end_waits_for_its_actor_and_an_idle_one_does_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_herder_that_dies_in_its_pod_is_a_lost_worker_and_the_next_one_is_a_new_one() {
     let kubelet = Kubelet::new();
-    let mut machine = start(tempfile::tempdir().unwrap(), &kubelet).await;
-    let mut worker_pod = pod(&machine);
-    kubelet.tell(&worker_pod, false);
-    machine.until(|m| m.ready().len() == 1).await;
-    let (worker, counter): (WorkerId, _) = (machine.ready().remove(0), actor("counter"));
+    let (mut machine, mut worker_pod, worker) = with_one_worker(&kubelet).await;
+    let counter = actor("counter");
     machine.boot(&worker, &counter, 1).await;
     worker_pod.start_herder();
     machine.until_event(|e| matches!(e, NodeEvent::WorkerLost { id, .. } if *id == worker)).await;

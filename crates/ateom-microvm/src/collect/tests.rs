@@ -1,3 +1,5 @@
+//! Directories laid out as packages are, made here, and what is collected from them or refused.
+
 use std::os::unix::fs::symlink;
 
 use ate_api::Reason;
