@@ -103,7 +103,7 @@ impl Desk {
     }
 
     /// Nothing is left, once the server is done: a kind goes after its last object has.
-    fn is_empty(&self, directory: &str) {
+    fn becomes_empty(&self, directory: &str) {
         let end = Instant::now() + Duration::from_secs(60);
         loop {
             let left: Vec<_> = self.ours().into_keys().collect();
@@ -154,7 +154,7 @@ async fn it_is_applied_twice_an_operators_edits_stay_and_deleting_it_leaves_noth
         desk.done(&["-n", SYSTEM, "delete", "configmap/ate-control-settings", "secret/ate-postgres"]);
         desk.done(&["delete", "workerpools", "--all", "--all-namespaces"]);
         desk.done(&["delete", "-k", directory, "--wait=false"]);
-        desk.is_empty(directory);
+        desk.becomes_empty(directory);
     }
 }
 
@@ -179,7 +179,7 @@ async fn the_chart_installs_what_the_manifests_do_and_an_upgrade_keeps_an_operat
         assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
         let mut by_kustomize = desk.ours();
         desk.done(&["delete", "-k", directory, "--wait=false"]);
-        desk.is_empty(directory);
+        desk.becomes_empty(directory);
         desk.done(&["create", "namespace", SYSTEM]);
         helm(&["install", "ate", "charts/ate", values]);
         let mut by_helm = desk.ours();
@@ -200,7 +200,7 @@ async fn the_chart_installs_what_the_manifests_do_and_an_upgrade_keeps_an_operat
         assert_eq!(desk.field("configmap/ate-control-settings", ".data.ATE_LOG"), "debug");
         helm(&["uninstall", "ate"]);
         desk.done(&["-n", SYSTEM, "delete", "configmap/ate-control-settings"]);
-        desk.is_empty(directory);
+        desk.becomes_empty(directory);
         desk.done(&["delete", "namespace", SYSTEM, "--wait=false"]);
     }
 }
