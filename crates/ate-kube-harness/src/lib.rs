@@ -1,11 +1,13 @@
 //! For tests: a real Kubernetes API server over a real etcd, as `script/kube-test-server` builds it or as
-//! `KUBEBUILDER_ASSETS` names it. There are no controllers and no kubelets beside it: what they would do, a test does itself.
+//! `KUBEBUILDER_ASSETS` names it. There are no controllers and no kubelets beside it: what they would do, a test does itself,
+//! with what is played here.
 //!
 //! Where the programs are missing a test must not fail but say why it did nothing: [`cluster`] does both.
 #![forbid(unsafe_code)]
 
 mod certificates;
 mod metrics;
+mod node;
 mod objects;
 mod played;
 mod process;
@@ -26,6 +28,7 @@ use tokio::sync::OnceCell;
 
 use certificates::Authority;
 pub use certificates::{ADMIN, MASTERS};
+pub use node::{PlayedNode, play_node};
 pub use objects::{create, token};
 pub use played::play_deployments;
 use process::Lifeline;

@@ -240,7 +240,8 @@ async fn whoever_may_connect_may_connect_and_read_whom_to_trust_and_nothing_else
     Api::namespaced(admin.clone(), "connect").create(&PostParams::default(), &binding).await.unwrap();
     let developer = server.client_as("dora", &["developers"]);
     settled(&developer, "list", "/pods", "connect").await;
-    assert_eq!(all_allowed(&developer, "connect").await, set(&[("list", "/pods"), ("create", "/pods/portforward")]));
+    let expected = set(&[("list", "/pods"), ("get", "/pods/portforward"), ("create", "/pods/portforward")]);
+    assert_eq!(all_allowed(&developer, "connect").await, expected);
     assert_eq!(all_allowed(&developer, TEAM).await, BTreeSet::new());
     // The one config map by name, and no other.
     let maps: Api<k8s_openapi::api::core::v1::ConfigMap> = Api::namespaced(developer, "connect");

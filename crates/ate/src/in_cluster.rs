@@ -149,7 +149,7 @@ async fn forwarded(
     let what = format!("cannot forward port {port} of pod {pod}");
     let mut forwarder = pods.portforward(pod, &[port]).await.map_err(|e| {
         failed(&what, &e)
-            .hint("role ate-connect allows it (create on pods/portforward); or name a server with --server")
+            .hint("role ate-connect allows it (get and create on pods/portforward); or name a server with --server")
     })?;
     forwarder.take_stream(port).ok_or_else(|| Error::new(Reason::Internal, what))
 }
