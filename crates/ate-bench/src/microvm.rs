@@ -11,7 +11,7 @@ use ate_e2e::{
     disk::files_below,
     eventually,
     footprint::{below, command_line},
-    kit, node,
+    kit, node, user,
 };
 
 use crate::{
@@ -149,7 +149,7 @@ async fn many() -> anyhow::Result<Vec<Figure>> {
 
 /// Milliseconds to the first byte, over a connection that is there already.
 async fn first_byte(node: &Node, actor: &str) -> anyhow::Result<f64> {
-    Http::connect(node.router(), &node::host(actor)).await?.get("/").await
+    Http::connect(node.router(), &user::host(actor)).await?.get("/").await
 }
 
 /// Where the node has what the golden snapshot is restored from.
@@ -190,7 +190,7 @@ fn stored_bytes(node: &Node, actor: &str) -> anyhow::Result<f64> {
 fn memory_of_machines(node: &Node) -> anyhow::Result<f64> {
     let machines = || below(node.pid()).into_iter().filter(|pid| command_line(*pid).contains("-device"));
     let mut busiest: Vec<(u64, u32)> = machines().map(|pid| (cpu_ticks(pid), pid)).collect();
-    eventually("all machines to run", node::ANSWER, || machines().count() >= CLONES);
+    eventually("all machines to run", user::ANSWER, || machines().count() >= CLONES);
     busiest.sort_unstable_by(|a, b| b.cmp(a));
     let mut pss = 0.0;
     for (_, pid) in busiest.into_iter().take(CLONES) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
-use ate_e2e::{Node, attacks, node, until};
+use ate_e2e::{Node, attacks, node, until, user};
 
 use crate::{
     client::{Api, Http},
@@ -52,7 +52,7 @@ pub(crate) async fn wakeup(samples: usize) -> anyhow::Result<Figure> {
         node.worker_warm(false);
         let before = activations(&node.log_text()).len();
         let wake = Http::connect(node.router(), HOST).await?.get("/").await.context("wake")?;
-        let steps = until("the node to say how long it took", node::ANSWER, || {
+        let steps = until("the node to say how long it took", user::ANSWER, || {
             activations(&node.log_text()).into_iter().nth(before)
         });
         let us: u64 = VERIFYING.iter().map(|step| steps.get(*step).copied().unwrap_or_default()).sum();

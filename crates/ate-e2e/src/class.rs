@@ -2,14 +2,17 @@
 
 use std::{io::Write as _, ops::Deref, time::Duration};
 
-use crate::{Kit, Node, Template, kit::Binaries, node, until};
+use crate::{Kit, Node, Template, User, given::Room, kit::Binaries, node, until};
 
 /// Binaries are fetched, verified and asked, on a machine that is busy with others.
 const PROBED: Duration = Duration::from_secs(120);
 
 pub struct Class {
     kit: &'static Kit,
+    /// Name of its configuration.
+    config: String,
     capabilities: Vec<String>,
+    template: Template,
 }
 
 impl Class {
@@ -22,7 +25,7 @@ impl Class {
             let words = status["capabilities"].as_array()?.iter();
             ready.then(|| words.filter_map(|w| w.as_str().map(str::to_owned)).collect())
         });
-        Class { kit, capabilities }
+        Class { kit, config: kit.class.to_owned(), capabilities, template: Template::default() }
     }
 
     /// A pool with the name of the class, that names its configuration: a class need not have a default one.
@@ -46,10 +49,14 @@ impl Class {
         can
     }
 
-    /// The example actor, keeping its count in whatever the class can keep: memory, or else its directory.
+    /// The example actor, keeping its count in memory whatever the class can keep.
+    pub fn plain(&self) -> Template {
+        self.template.clone().class(self.kit.class)
+    }
+
+    /// The same, keeping its count in what the class can keep: memory, or else its directory.
     pub fn counter(&self) -> Template {
-        let counter = Template::default().class(self.kit.class);
-        if self.can("snapshot.full") { counter } else { counter.data().env("KEEP_COUNT", "1") }
+        if self.can("snapshot.full") { self.plain() } else { self.plain().data().env("KEEP_COUNT", "1") }
     }
 }
 
@@ -69,23 +76,37 @@ fn import(node: &Node, kit: &Kit, binaries: &Binaries) {
     }
 }
 
-/// A node with one class, a pool of it, and the atespace `default`.
+/// One class, a pool of it, and a space to use it in: on a node of the test's own, or in a cluster that is given.
 pub struct Site {
-    node: Node,
+    place: Place,
     class: Class,
 }
 
-impl Deref for Site {
-    type Target = Node;
+enum Place {
+    Machine(Box<Node>),
+    Cluster(Room),
+}
 
-    fn deref(&self) -> &Node {
-        &self.node
+impl Deref for Site {
+    type Target = User;
+
+    fn deref(&self) -> &User {
+        match &self.place {
+            Place::Machine(node) => node,
+            Place::Cluster(room) => room.user(),
+        }
     }
 }
 
 impl Site {
     pub fn start(kit: &'static Kit, workers: u32) -> Site {
-        Site::on(Node::start(), kit, workers)
+        let Some(cluster) = kit.cluster else { return Site::on(Node::start(), kit, workers) };
+        let room = Room::new(cluster);
+        let (config, capabilities) = room.default_config();
+        let class = Class { kit, config, capabilities, template: room.template() };
+        room.add_pool(workers);
+        room.user().workers_ready(workers as usize);
+        Site { place: Place::Cluster(room), class }
     }
 
     /// On a node with nothing configured.
@@ -94,7 +115,7 @@ impl Site {
         let class = Class::admitted(&node, kit);
         class.add_pool(&node, workers);
         node.workers_ready(workers as usize);
-        Site { node, class }
+        Site { place: Place::Machine(Box::new(node)), class }
     }
 
     /// With a template `counter` of [`Class::counter`] whose actors are not suspended for being idle.
@@ -104,9 +125,28 @@ impl Site {
         self
     }
 
-    /// The node, to end it or start it again.
+    /// The node, for what only a test with a machine of its own may do.
+    pub fn machine(&self) -> &Node {
+        match &self.place {
+            Place::Machine(node) => node,
+            Place::Cluster(_) => panic!("a cluster that is given has others in it"),
+        }
+    }
+
+    /// The same, to end it or start it again.
     pub fn node(&mut self) -> &mut Node {
-        &mut self.node
+        match &mut self.place {
+            Place::Machine(node) => node,
+            Place::Cluster(_) => panic!("a cluster that is given has others in it"),
+        }
+    }
+
+    /// The namespace, in a cluster.
+    pub fn room(&self) -> &Room {
+        match &self.place {
+            Place::Cluster(room) => room,
+            Place::Machine(_) => panic!("this is a promise about clusters"),
+        }
     }
 
     /// Applies a template and waits for its golden snapshot.
@@ -117,7 +157,7 @@ impl Site {
 
     /// Makes another version of the binaries the one in force.
     pub fn import(&self, binaries: &Binaries) {
-        import(&self.node, self.class.kit, binaries);
+        import(self.machine(), self.class.kit, binaries);
     }
 
     pub fn can(&self, capability: &str) -> bool {
@@ -126,6 +166,15 @@ impl Site {
 
     pub fn has(&self, capability: &str) -> bool {
         self.class.has(capability)
+    }
+
+    /// Name of the configuration of the class.
+    pub fn config(&self) -> &str {
+        &self.class.config
+    }
+
+    pub fn plain(&self) -> Template {
+        self.class.plain()
     }
 
     pub fn counter(&self) -> Template {

@@ -11,22 +11,27 @@ pub mod cluster;
 pub mod disk;
 pub mod faults;
 pub mod footprint;
+mod forward;
+pub mod given;
 pub mod http;
 pub mod image;
 pub mod kit;
 pub mod load;
 pub mod node;
+pub mod promises;
 pub mod template;
 pub mod until;
+pub mod user;
 
 use std::path::{Path, PathBuf};
 
 pub use class::{Class, Site};
 pub use footprint::Footprint;
 pub use kit::Kit;
-pub use node::{Node, Output};
+pub use node::Node;
 pub use template::Template;
 pub use until::{eventually, until};
+pub use user::{Output, User};
 
 /// The builds of gVisor the tests use, oldest first.
 pub const RUNSC_OLD: &str = "20221219";

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     http,
-    node::{ANSWER, counted, host},
+    user::{ANSWER, counted, host},
 };
 
 /// What came of it.

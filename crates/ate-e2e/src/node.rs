@@ -1,8 +1,7 @@
 //! One node: `ate up` as a process, and the command line against it.
 
 use std::{
-    io::Write as _,
-    net::SocketAddr,
+    ops::Deref,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -12,53 +11,37 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{RUNSC_A, binary, counter_image, http, runsc, until};
+use crate::{
+    Output, RUNSC_A, User, binary, counter_image, runsc, until,
+    user::{ate, run},
+};
 
 /// A node comes up within this, also on a machine that is busy with other tests.
 const UP: Duration = Duration::from_secs(60);
 /// A stop suspends what runs, so it may take a while.
 const DOWN: Duration = Duration::from_secs(60);
-/// A golden actor boots, be it a machine on a machine that is busy with others.
-const GOLDEN: Duration = Duration::from_secs(180);
-/// Limit of one request, a cold start included.
-pub const ANSWER: Duration = Duration::from_secs(60);
 
-/// What a command printed.
-#[derive(Debug, Clone)]
-pub struct Output {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Output {
-    /// The output of a command that must succeed.
-    #[track_caller]
-    pub fn ok(self) -> String {
-        assert!(self.code == 0, "the command failed with {}:\n{}{}", self.code, self.stdout, self.stderr);
-        self.stdout
-    }
-
-    /// What a command that must fail said.
-    #[track_caller]
-    pub fn refused(self) -> String {
-        assert!(self.code != 0, "the command should have failed:\n{}{}", self.stdout, self.stderr);
-        self.stderr
-    }
-}
+const LOG: &str = "node.log";
 
 /// A running node. Dropping it stops it.
 pub struct Node {
     dir: TempDir,
     data: PathBuf,
     child: Option<Child>,
-    /// The socket that knows root.
-    api: String,
+    /// Root, by the socket that knows them.
+    user: User,
     /// Where callers need a token.
     open: String,
-    router: Option<SocketAddr>,
     /// Where faults are armed, if they can be.
     failpoints: Option<PathBuf>,
+}
+
+impl Deref for Node {
+    type Target = User;
+
+    fn deref(&self) -> &User {
+        &self.user
+    }
 }
 
 impl Node {
@@ -81,8 +64,8 @@ impl Node {
     }
 
     fn down(dir: TempDir, data: PathBuf) -> Node {
-        let (api, open) = (String::new(), String::new());
-        Node { dir, data, child: None, api, open, router: None, failpoints: None }
+        let user = User::of_server(String::new(), None, dir.path().join(LOG));
+        Node { dir, data, child: None, user, open: String::new(), failpoints: None }
     }
 
     /// A node with nothing configured, whose steps can be made to fail.
@@ -179,9 +162,8 @@ impl Node {
             Some(Ok((field("server")?, field("api")?, field("router")?)))
         });
         let (api, open, router) = told?;
-        self.api = api;
+        self.user = User::of_server(api, router.parse().ok(), self.log());
         self.open = open;
-        self.router = router.parse().ok();
         self.child = Some(child);
         Ok(())
     }
@@ -250,7 +232,7 @@ impl Node {
     }
 
     pub fn api(&self) -> &str {
-        &self.api
+        self.user.server()
     }
 
     /// The address for callers with a token.
@@ -258,25 +240,8 @@ impl Node {
         &self.open
     }
 
-    pub fn router(&self) -> SocketAddr {
-        self.router.expect("the node is up")
-    }
-
     fn log(&self) -> PathBuf {
-        self.dir.path().join("node.log")
-    }
-
-    pub fn log_text(&self) -> String {
-        std::fs::read_to_string(self.log()).unwrap_or_default()
-    }
-
-    /// Runs `ate` against this node.
-    pub fn ate(&self, args: &[&str]) -> Output {
-        self.ate_with(args, "")
-    }
-
-    fn ate_with(&self, args: &[&str], stdin: &str) -> Output {
-        run(ate(&self.api).args(args), stdin)
+        self.dir.path().join(LOG)
     }
 
     /// `ate` as somebody else: whoever the token makes them; nobody without one.
@@ -326,11 +291,6 @@ impl Node {
         text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
     }
 
-    /// `ate apply -f -`.
-    pub fn apply(&self, yaml: &str) -> Output {
-        self.ate_with(&["apply", "-f", "-"], yaml)
-    }
-
     /// Imports a gVisor build and waits until its configuration is ready.
     pub fn import(&self, name: &str, build: &str, default: bool) -> Output {
         let asset = format!("runsc={}", runsc(build).display());
@@ -339,110 +299,6 @@ impl Node {
             args.push("--default");
         }
         self.ate(&args)
-    }
-
-    /// One object as JSON.
-    #[track_caller]
-    pub fn get(&self, kind: &str, name: &str) -> Value {
-        let out = self.ate(&["get", kind, name, "-o", "json"]).ok();
-        serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}"))
-    }
-
-    /// All objects of a kind as JSON, over every namespace.
-    #[track_caller]
-    pub fn list(&self, kind: &str) -> Vec<Value> {
-        let out = self.ate(&["get", kind, "-A", "-o", "json"]).ok();
-        let list: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}"));
-        list["items"].as_array().cloned().unwrap_or_default()
-    }
-
-    #[track_caller]
-    pub fn workers_ready(&self, count: usize) {
-        until(&format!("{count} free workers\n{}", self.log_text()), UP, || {
-            let free = self.list("workers").iter().filter(|w| w["status"]["phase"] == "Free").count();
-            (free >= count).then_some(())
-        });
-    }
-
-    /// Waits until a worker has a sandbox started ahead; with `standby`, a golden snapshot restored in it.
-    #[track_caller]
-    pub fn worker_warm(&self, standby: bool) {
-        until("a worker to be warm", ANSWER, || {
-            let warm = |w: &Value| w["status"]["prepared"].is_string() && (!standby || w["status"]["standby"] == true);
-            self.list("workers").iter().any(warm).then_some(())
-        });
-    }
-
-    /// Applies a template and waits for its golden snapshot.
-    #[track_caller]
-    pub fn template(&self, yaml: &str, name: &str) {
-        self.apply(yaml).ok();
-        self.template_ready(name);
-    }
-
-    #[track_caller]
-    pub fn template_ready(&self, name: &str) {
-        until(&format!("template {name} to be ready"), GOLDEN, || {
-            let t = self.get("template", name);
-            assert_ne!(t["status"]["phase"], "Failed", "{t:#}");
-            (t["status"]["phase"] == "Ready").then_some(())
-        });
-    }
-
-    /// Creates an actor in the atespace `default`.
-    #[track_caller]
-    pub fn actor(&self, name: &str, template: &str) {
-        self.ate(&["create", "actor", name, "--template", template]).ok();
-    }
-
-    /// Waits for a phase of an actor.
-    #[track_caller]
-    pub fn phase(&self, actor: &str, phase: &str) {
-        until(&format!("actor {actor} to be {phase}"), ANSWER, || {
-            (self.get("actor", actor)["status"]["phase"] == phase).then_some(())
-        });
-    }
-
-    /// GET through the router, whatever the answer.
-    #[track_caller]
-    pub fn request(&self, actor: &str, path: &str) -> http::Answer {
-        http::get(self.router(), &host(actor), path, ANSWER)
-            .unwrap_or_else(|e| panic!("no answer from {actor}{path}: {e}\n{}", self.log_text()))
-    }
-
-    /// PUT through the router.
-    #[track_caller]
-    pub fn put(&self, actor: &str, path: &str, body: &str) -> http::Answer {
-        http::put(self.router(), &host(actor), path, body, ANSWER).unwrap_or_else(|e| panic!("{actor}{path}: {e}"))
-    }
-
-    /// The example actor counts its requests in memory and says how many there were, this one included.
-    #[track_caller]
-    pub fn count(&self, actor: &str) -> u64 {
-        let answer = self.request(actor, "/");
-        assert_eq!(answer.status, 200, "{}\n{}", answer.body, self.log_text());
-        counted(&answer.body).unwrap_or_else(|| panic!("no count in {}", answer.body))
-    }
-}
-
-/// The command line for a server. Whoever runs the tests may have credentials for another one.
-fn ate(server: &str) -> Command {
-    let mut command = Command::new(binary("ate"));
-    for name in ["ATE_TOKEN", "ATE_TOKEN_FILE", "ATE_CA_FILE"] {
-        command.env_remove(name);
-    }
-    command.env("ATE_SERVER", server);
-    command
-}
-
-fn run(command: &mut Command, stdin: &str) -> Output {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ate");
-    child.stdin.take().expect("stdin").write_all(stdin.as_bytes()).ok();
-    let out = child.wait_with_output().expect("ate");
-    Output {
-        code: out.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
     }
 }
 
@@ -460,21 +316,11 @@ impl Drop for Node {
     }
 }
 
-/// The number the example actor answers with: `count=N …`.
-pub fn counted(body: &str) -> Option<u64> {
-    body.split_whitespace().find_map(|w| w.strip_prefix("count="))?.parse().ok()
-}
-
 /// Signals a process this harness started or found below its own node.
 pub fn signal(pid: u32, signal: rustix::process::Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
         let _ = rustix::process::kill_process(pid, signal);
     }
-}
-
-/// The host name of an actor in the atespace `default`.
-pub fn host(actor: &str) -> String {
-    format!("{actor}.default.localhost")
 }
 
 /// A WorkerPool in YAML.

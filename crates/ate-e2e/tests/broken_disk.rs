@@ -39,7 +39,7 @@ fn when_the_disk_breaks_nothing_is_acknowledged_any_more_and_what_was_is_there_a
     }
     assert_eq!(site.count("runs"), 4, "what is in memory goes on");
 
-    let footprint = Footprint::of(&site);
+    let footprint = Footprint::of(site.machine());
     site.node().crash();
     until("the workers to be gone with the node", GONE, || {
         footprint.remains().iter().all(|left| left.starts_with("link ") || left.starts_with("mount ")).then_some(())

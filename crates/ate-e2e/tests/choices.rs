@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use ate_e2e::{Node, RUNSC_A, RUNSC_B, eventually, node, runsc};
+use ate_e2e::{Node, RUNSC_A, RUNSC_B, eventually, node, runsc, user};
 use minisign::KeyPair;
 use serde_json::Value;
 
@@ -62,7 +62,7 @@ fn an_explanation_names_the_rule_the_binaries_the_next_worker_and_what_would_cha
     node.import("gvisor-next", RUNSC_B, false).ok();
     let said = node.ate(&["sandbox", "set-default-config", "gvisor-next"]).ok();
     assert!(said.contains("in place of gvisor-default"), "{said}");
-    eventually("the way out to be named", node::ANSWER, || {
+    eventually("the way out to be named", user::ANSWER, || {
         let text = node.ate(&["explain", "actor", "a"]).ok();
         text.contains("$ ate resume actor a -a default --boot") && text.contains("gvisor-next@1")
     });
@@ -134,7 +134,7 @@ fn a_binary_from_a_url_that_nobody_signed_never_reaches_a_worker() {
     });
     node.apply(&config.to_string()).ok();
     node.apply(&node::pool("pool", 1, "")).ok();
-    eventually("the configuration to be refused", node::ANSWER, || {
+    eventually("the configuration to be refused", user::ANSWER, || {
         node.get("sandboxconfig", "signed").to_string().contains("AssetSignatureInvalid")
     });
     node.apply(&node::counter("counter", "")).ok();

@@ -12,6 +12,7 @@ use ate_e2e::{
     faults::{World, actor::Actor, world},
     http, kit, node,
     node::signal,
+    user,
 };
 use rustix::process::Signal;
 
@@ -129,8 +130,8 @@ fn a_herder_that_hangs_is_ended_before_its_actor_lives_elsewhere() {
     actor.count(&mut world);
     actor.suspend(&mut world, "suspend");
     actor.count(&mut world);
-    let hung = world::herders(world.pid())[0];
-    let copy = world::programs(world.pid());
+    let hung = world::herders(world.machine().pid())[0];
+    let copy = world::programs(world.machine().pid());
     signal(hung, Signal::STOP);
     // Neither a snapshot nor a thaw can be had of it: it is given up with its actor.
     world.arm("suspend.capture.before", "error");
@@ -138,11 +139,11 @@ fn a_herder_that_hangs_is_ended_before_its_actor_lives_elsewhere() {
     world.ate(&["suspend", "actor", "a"]);
     actor.count(&mut world);
     assert_eq!(
-        copy.iter().filter(|pid| world::programs(world.pid()).contains(pid)).count(),
+        copy.iter().filter(|pid| world::programs(world.machine().pid()).contains(pid)).count(),
         0,
         "the old copy is there"
     );
-    assert!(!world::all_herders(world.pid()).contains(&hung), "it could still wake up");
+    assert!(!world::all_herders(world.machine().pid()).contains(&hung), "it could still wake up");
     assert_eq!(world.copies(), Some(1));
 }
 
@@ -151,13 +152,13 @@ fn a_node_that_was_stopped_and_wakes_up_is_still_the_only_one_on_its_data() {
     let site = Site::start(&kit::PROCESS, 1).with_counter();
     site.actor("a", "counter");
     assert_eq!(site.count("a"), 1);
-    signal(site.pid(), Signal::STOP);
+    signal(site.machine().pid(), Signal::STOP);
     let second = Command::new(binary("ate"))
         .args(["up", "--empty", "--listen", "127.0.0.1:0", "--router-listen", "127.0.0.1:0", "--data-dir"])
-        .arg(site.data())
+        .arg(site.machine().data())
         .output()
         .expect("ate up");
-    signal(site.pid(), Signal::CONT);
+    signal(site.machine().pid(), Signal::CONT);
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(!second.status.success() && said.contains("IN_USE"), "{said}");
     assert_eq!(site.count("a"), 2);
@@ -169,10 +170,10 @@ fn a_stop_finishes_what_runs_and_takes_nothing_new() {
     site.actor("a", "counter");
     assert_eq!(site.count("a"), 1);
     let router = site.router();
-    let ask = move |path: &str| http::get(router, &node::host("a"), path, node::ANSWER);
+    let ask = move |path: &str| http::get(router, &user::host("a"), path, user::ANSWER);
     let slow = std::thread::spawn(move || ask("/sleep/1500"));
     eventually("the request to be on its way", RECOVERY, || connections_to(router.port()) == 1);
-    signal(site.pid(), Signal::TERM);
+    signal(site.machine().pid(), Signal::TERM);
     eventually("the router to take nothing new", RECOVERY, || ask("/").map_or(true, |answer| answer.status != 200));
     let slept = slow.join().expect("a thread").expect("an answer");
     assert_eq!((slept.status, slept.body.trim()), (200, "slept"));
@@ -191,10 +192,10 @@ fn a_herder_that_is_told_to_end_ends_with_its_actor_and_is_replaced() {
     actor.count(&mut world);
     actor.suspend(&mut world, "suspend");
     actor.count(&mut world);
-    let (herder, copies) = (world::herders(world.pid()), world::programs(world.pid()));
+    let (herder, copies) = (world::herders(world.machine().pid()), world::programs(world.machine().pid()));
     signal(herder[0], Signal::TERM);
     eventually("both to be gone", RECOVERY, || {
-        let here = ate_e2e::footprint::below(world.pid());
+        let here = ate_e2e::footprint::below(world.machine().pid());
         !herder.iter().chain(&copies).any(|pid| here.contains(pid))
     });
     actor.count(&mut world);

@@ -11,7 +11,7 @@ use ate_e2e::{
     Footprint, Node, Output, RUNSC_B, Site,
     class::skipped,
     disk::{LoopDisk, ReadOnly},
-    http, image, kit, node, runsc, until,
+    http, image, kit, runsc, until, user,
 };
 
 /// Room for the binaries, the image and the actors' state several times.
@@ -33,7 +33,7 @@ const IMPORT: Step = ("import a binary", |site| {
     site.ate(&["sandbox", "import", "--class", "gvisor", "--name", "other", &asset])
 });
 const TEMPLATE: Step = ("apply a template", |site| {
-    let dir = site.dir().join("image");
+    let dir = site.machine().dir().join("image");
     let image = if dir.exists() {
         format!("oci:{}", dir.display())
     } else {
@@ -94,7 +94,7 @@ fn on_a_full_disk_every_step_is_refused_as_such_and_succeeds_when_there_is_room(
         serves_again(&site, &mut counts);
     }
     site.template_ready("other");
-    let footprint = Footprint::of(&site);
+    let footprint = Footprint::of(site.machine());
     site.node().stop();
     assert_eq!(footprint.remains(), BTreeSet::new());
 }
@@ -113,7 +113,7 @@ fn where_a_directory_is_read_only_the_step_that_writes_there_is_refused_and_succ
         (REVOKE, "node", &["UNAVAILABLE", "STORAGE_UNAVAILABLE"]),
     ];
     for (step, dir, reasons) in steps {
-        let read_only = ReadOnly::over(&site.data().join(dir));
+        let read_only = ReadOnly::over(&site.machine().data().join(dir));
         refused(&site, step, reasons);
         counts[0] += 1;
         assert_eq!(site.count("runs"), counts[0], "it runs on after a failed attempt to {}", step.0);
@@ -123,9 +123,9 @@ fn where_a_directory_is_read_only_the_step_that_writes_there_is_refused_and_succ
     }
 
     // A template is taken, and says why it is not ready.
-    let read_only = ReadOnly::over(&site.data().join("node/images"));
+    let read_only = ReadOnly::over(&site.machine().data().join("node/images"));
     TEMPLATE.1(&site).ok();
-    until("the template to say what is wrong", node::ANSWER, || {
+    until("the template to say what is wrong", user::ANSWER, || {
         site.get("template", "other").to_string().contains("STORAGE_UNAVAILABLE").then_some(())
     });
     drop(read_only);
@@ -133,7 +133,7 @@ fn where_a_directory_is_read_only_the_step_that_writes_there_is_refused_and_succ
         (site.get("template", "other")["status"]["phase"] == "Ready").then_some(())
     });
     serves_again(&site, &mut counts);
-    let footprint = Footprint::of(&site);
+    let footprint = Footprint::of(site.machine());
     site.node().stop();
     assert_eq!(footprint.remains(), BTreeSet::new());
 }
@@ -160,7 +160,7 @@ fn a_slow_disk_slows_down_who_writes_and_nobody_else() {
         });
         while !saving.is_finished() {
             let begun = Instant::now();
-            let answer = http::get(site.router(), &node::host("runs"), "/", node::ANSWER).expect("an answer");
+            let answer = http::get(site.router(), &user::host("runs"), "/", user::ANSWER).expect("an answer");
             assert_eq!(answer.status, 200, "{}", answer.body);
             slowest = slowest.max(begun.elapsed());
             asked += 1;

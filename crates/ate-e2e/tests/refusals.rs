@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write as _, net::TcpStream};
 
-use ate_e2e::{Node, RUNSC_A, RUNSC_OLD, disk::files_below, eventually, node, runsc};
+use ate_e2e::{Node, RUNSC_A, RUNSC_OLD, disk::files_below, eventually, node, runsc, user};
 
 #[test]
 fn a_template_that_names_a_binary_is_refused_with_the_way_to_do_it() {
@@ -30,7 +30,7 @@ fn a_template_that_needs_more_than_the_binary_can_do_is_refused_before_anything_
         said
     } else {
         let mut last = String::new();
-        eventually("the template to be refused", node::ANSWER, || {
+        eventually("the template to be refused", user::ANSWER, || {
             last = node.get("template", "pair").to_string();
             last.contains("MISSING_CAPABILITY") || last.contains("MissingCapability")
         });
@@ -105,7 +105,7 @@ fn an_asset_whose_bytes_are_not_its_digest_never_becomes_ready() {
         "0".repeat(64)
     );
     node.apply(&yaml).ok();
-    eventually("the configuration to be refused", node::ANSWER, || {
+    eventually("the configuration to be refused", user::ANSWER, || {
         node.get("sandboxconfig", "forged").to_string().contains("ASSET_DIGEST_MISMATCH")
     });
 }
@@ -146,7 +146,7 @@ fn unknown_actors_are_404_and_a_full_house_is_503() {
     assert_eq!(node.count("a"), 1);
     // A request in flight holds the only worker for longer than the other caller may wait.
     let mut slow = TcpStream::connect(node.router()).expect("the router");
-    write!(slow, "GET /sleep/45000 HTTP/1.1\r\nhost: {}\r\n\r\n", node::host("a")).expect("write");
+    write!(slow, "GET /sleep/45000 HTTP/1.1\r\nhost: {}\r\n\r\n", user::host("a")).expect("write");
     assert_eq!(node.count("a"), 2);
     let answer = node.request("b", "/");
     assert_eq!(answer.status, 503, "{}", answer.body);

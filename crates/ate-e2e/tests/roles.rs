@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use ate_e2e::{Node, RUNSC_A, RUNSC_B, disk::files_below, node, node::Output, runsc};
+use ate_e2e::{Node, Output, RUNSC_A, RUNSC_B, disk::files_below, node, runsc, user};
 use sha2::Digest as _;
 
 /// Exit code of refusals.
@@ -199,7 +199,7 @@ fn a_manifest_in_the_authors_own_bucket_chooses_no_binary() {
     let told = if applied.code != 0 {
         applied.stderr
     } else {
-        ate_e2e::until("the template to fail", node::ANSWER, || {
+        ate_e2e::until("the template to fail", user::ANSWER, || {
             let t = node.get("template", "outside").to_string();
             t.contains("must lie below").then_some(t)
         })

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use ate_e2e::{
-    Kit, Node, Site,
+    Kit, Site, User,
     kit::{GVISOR, MICROVM},
     load::Load,
 };
 use serde_json::Value;
 
-fn usage(node: &Node) -> Value {
-    serde_json::from_str(&node.ate(&["sandbox", "usage", "-o", "json"]).ok()).expect("JSON")
+fn usage(user: &User) -> Value {
+    serde_json::from_str(&user.ate(&["sandbox", "usage", "-o", "json"]).ok()).expect("JSON")
 }
 
 fn of(usage: &Value, revision: u64) -> &Value {

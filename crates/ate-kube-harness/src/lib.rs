@@ -180,16 +180,31 @@ impl Cluster {
 
     fn kubeconfig_of(&self, user: &str, groups: &[&str]) -> serde_json::Value {
         let (certificate, key) = self.authority.client(user, groups).expect("a client certificate");
-        let base64 = |pem: &str| base64::engine::general_purpose::STANDARD.encode(pem);
+        let shown = serde_json::json!({
+            "client-certificate-data": base64(&certificate), "client-key-data": base64(&key),
+        });
+        self.kubeconfig_showing(user, &shown)
+    }
+
+    /// The same for who shows a token.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn kubeconfig_with_token(&self, user: &str, token: &str) -> std::io::Result<PathBuf> {
+        let path = self.dir.join(format!("{user}.kubeconfig"));
+        let shown = serde_json::json!({"token": token});
+        std::fs::write(&path, self.kubeconfig_showing(user, &shown).to_string())?;
+        Ok(path)
+    }
+
+    fn kubeconfig_showing(&self, user: &str, shown: &serde_json::Value) -> serde_json::Value {
         serde_json::json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
             "clusters": [{"name": "test", "cluster": {
                 "server": format!("https://127.0.0.1:{}", self.port),
                 "certificate-authority-data": base64(&self.authority.pem()),
             }}],
-            "users": [{"name": user, "user": {
-                "client-certificate-data": base64(&certificate), "client-key-data": base64(&key),
-            }}],
+            "users": [{"name": user, "user": shown}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
         })
     }
@@ -203,6 +218,10 @@ impl Cluster {
 async fn has_default_namespace(admin: &Client) -> bool {
     let namespaces = kube::Api::<k8s_openapi::api::core::v1::Namespace>::all(admin.clone());
     namespaces.get_opt("default").await.is_ok_and(|found| found.is_some())
+}
+
+fn base64(pem: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(pem)
 }
 
 fn free_port() -> Result<u16, String> {

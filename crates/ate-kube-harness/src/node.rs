@@ -29,6 +29,8 @@ use tokio_tungstenite::tungstenite::{
 
 use crate::create;
 
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
 const PROTOCOL: &str = "v4.channel.k8s.io";
 const DATA: u8 = 0;
 const ERROR: u8 = 1;
@@ -85,7 +87,8 @@ fn acceptor() -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-async fn forward(caller: TcpStream, tls: &TlsAcceptor, client: &Client) -> Result<(), Box<dyn std::error::Error>> {
+#[expect(clippy::result_large_err, reason = "the type is the library's")]
+async fn forward(caller: TcpStream, tls: &TlsAcceptor, client: &Client) -> Result<(), Failure> {
     let caller = tls.accept(caller).await?;
     let mut wanted = None;
     let websocket = tokio_tungstenite::accept_hdr_async(caller, |request: &Request, response: Response| {
@@ -149,7 +152,7 @@ impl Wanted {
         Some(Wanted { namespace: namespace.to_owned(), pod: pod.to_owned(), port })
     }
 
-    async fn connect(&self, client: &Client) -> Result<TcpStream, Box<dyn std::error::Error>> {
+    async fn connect(&self, client: &Client) -> Result<TcpStream, Failure> {
         let pod = Api::<Pod>::namespaced(client.clone(), &self.namespace).get(&self.pod).await?;
         let address = pod.status.and_then(|s| s.pod_ip).ok_or("it has no address")?;
         Ok(TcpStream::connect((address.as_str(), self.port)).await?)

@@ -7,14 +7,22 @@ use kube::{
 };
 use serde_json::json;
 
-/// One turn: each Deployment with this label gets as many pods as it asks for, spread over these nodes, and pods of none are
+/// One turn, in one namespace or in all: each Deployment with this label gets as many pods as it asks for, spread over these nodes, and pods of none are
 /// deleted.
 ///
 /// # Errors
 /// When the API server is away.
-pub async fn play_deployments(client: &Client, namespace: &str, label: &str, nodes: &[&str]) -> kube::Result<()> {
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+pub async fn play_deployments(
+    client: &Client,
+    namespace: Option<&str>,
+    label: &str,
+    nodes: &[&str],
+) -> kube::Result<()> {
+    let (deployments, pods): (Api<Deployment>, Api<Pod>) = match namespace {
+        Some(one) => (Api::namespaced(client.clone(), one), Api::namespaced(client.clone(), one)),
+        None => (Api::all(client.clone()), Api::all(client.clone())),
+    };
+    let beside = |namespace: Option<String>| Api::<Pod>::namespaced(client.clone(), &namespace.unwrap());
     let labelled = ListParams::default().labels(label);
     let (wanted, all) = (deployments.list(&labelled).await?.items, pods.list(&labelled).await?.items);
     for deployment in &wanted {
@@ -35,7 +43,9 @@ pub async fn play_deployments(client: &Client, namespace: &str, label: &str, nod
             }]);
             pod["spec"]["nodeName"] = node.clone().into();
             placed.push(node);
-            pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await?;
+            beside(deployment.namespace())
+                .create(&PostParams::default(), &serde_json::from_value(pod).unwrap())
+                .await?;
         }
         // As a ReplicaSet chooses: the cheapest first.
         let cost = |p: &Pod| {
@@ -44,12 +54,12 @@ pub async fn play_deployments(client: &Client, namespace: &str, label: &str, nod
         };
         living.sort_by_key(|p| cost(p));
         for pod in living.iter().take(living.len().saturating_sub(replicas)) {
-            pods.delete(&pod.name_any(), &DeleteParams::default()).await?;
+            beside(pod.namespace()).delete(&pod.name_any(), &DeleteParams::default()).await?;
         }
     }
     let owned = |p: &Pod| wanted.iter().any(|d| p.owner_references().iter().any(|o| Some(&o.uid) == d.uid().as_ref()));
     for orphan in all.iter().filter(|p| !owned(p) && p.metadata.deletion_timestamp.is_none()) {
-        pods.delete(&orphan.name_any(), &DeleteParams::default()).await?;
+        beside(orphan.namespace()).delete(&orphan.name_any(), &DeleteParams::default()).await?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Range, Stopped, Table, payload};
-use crate::{RUNSC_A, RUNSC_B, eventually, node, runsc};
+use crate::{RUNSC_A, RUNSC_B, eventually, node, runsc, user};
 
 pub(super) const ATTACKS: Table = &[
     ("a template that names a binary", named_in_a_template),
@@ -38,7 +38,7 @@ fn changed_url(range: &mut Range) -> Stopped {
         )
     };
     range.apply(&config("")).ok();
-    eventually("the configuration to be ready", node::ANSWER, || {
+    eventually("the configuration to be ready", user::ANSWER, || {
         let conditions = range.get("sandboxconfig", "remote")["status"]["conditions"].clone();
         conditions.as_array().is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
     });

@@ -13,7 +13,7 @@ use super::{Stopped, forge, machines, payload, tar::Tar};
 use crate::{
     Class, Node, RUNSC_A, Template, eventually,
     footprint::{running, sandboxes},
-    kit, node, provided, runsc, until,
+    kit, provided, runsc, until, user,
 };
 
 /// The node's view of itself settles within this.
@@ -215,7 +215,7 @@ impl Range {
     /// Waits for a word in the status of an object that was applied.
     #[track_caller]
     pub(super) fn told(&self, kind: &str, name: &str, reason: &'static str) -> Stopped {
-        eventually(&format!("{kind}/{name} to say {reason}"), node::ANSWER, || {
+        eventually(&format!("{kind}/{name} to say {reason}"), user::ANSWER, || {
             self.get(kind, name).to_string().contains(reason)
         });
         Stopped::Refused(reason)

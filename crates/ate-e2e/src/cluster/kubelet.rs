@@ -18,7 +18,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{SPACE, SYSTEM, control_pod, service::Service};
+use super::{SYSTEM, control_pod, service::Service};
 use crate::binary;
 
 const POOL: &str = "ate.dev/worker-pool";
@@ -72,7 +72,7 @@ impl State {
     async fn turn(&mut self, services: &[Arc<Service>]) -> kube::Result<()> {
         self.play_services(services).await?;
         let nodes: Vec<_> = self.nodes.iter().map(|n| n.name.as_str()).collect();
-        ate_kube_harness::play_deployments(&self.client, SPACE, POOL, &nodes).await?;
+        ate_kube_harness::play_deployments(&self.client, None, POOL, &nodes).await?;
         self.play_kubelet().await
     }
 
@@ -88,7 +88,8 @@ impl State {
     }
 
     async fn play_kubelet(&mut self) -> kube::Result<()> {
-        let found = self.pods().list(&ListParams::default().labels(POOL)).await?.items;
+        let all: Api<Pod> = Api::all(self.client.clone());
+        let found = all.list(&ListParams::default().labels(POOL)).await?.items;
         self.running.retain(|uid, _| found.iter().any(|p| p.uid().as_ref() == Some(uid)));
         for pod in &found {
             let uid = pod.uid().unwrap();
@@ -122,7 +123,7 @@ impl State {
             "conditions": [{"type": "Ready", "status": "True"}],
         }});
         self.running.insert(uid, Running { herder, ending: None });
-        self.pods().patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await.map(drop)
+        self.pods(pod).patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await.map(drop)
     }
 
     /// Whether nothing runs in it any more.
@@ -146,7 +147,7 @@ impl State {
     async fn gone(&mut self, pod: &Pod, uid: &str) -> kube::Result<()> {
         self.running.remove(uid);
         let status: Value = json!({"status": {"phase": "Succeeded"}});
-        let pods = self.pods();
+        let pods = self.pods(pod);
         let patched = pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await;
         let deleted = pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await.map(drop);
         match patched.map(drop).and(deleted) {
@@ -155,8 +156,9 @@ impl State {
         }
     }
 
-    fn pods(&self) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), SPACE)
+    /// Those beside this one.
+    fn pods(&self, pod: &Pod) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &pod.namespace().unwrap())
     }
 }
 

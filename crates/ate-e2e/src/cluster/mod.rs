@@ -2,41 +2,43 @@
 //! `ate node` for each node, and real herders in pods. What Kubernetes' own controllers, kubelets and proxies would do is
 //! played: see [`kubelet`] and [`service`].
 
+mod install;
 mod kubelet;
+mod objects;
 mod process;
 mod service;
 
 use std::{
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use ate_kube::crd;
-use ate_kube_harness::{ADMIN, Cluster as ApiServer, MASTERS, create, token};
+use ate_kube_harness::{ADMIN, Cluster as ApiServer, MASTERS, PlayedNode, play_node, token};
 use k8s_openapi::api::{
-    core::v1::{Namespace, Pod, ServiceAccount},
-    rbac::v1::{ClusterRole, ClusterRoleBinding},
+    core::v1::{Namespace, Pod},
+    rbac::v1::{ClusterRoleBinding, RoleBinding},
 };
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
-    Api, Client, ResourceExt as _,
+    Api, Client, Resource, ResourceExt,
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
 };
 use postgres_harness::{Server as Postgres, Tuning};
 use serde_json::{Value, json};
 
 use self::{
+    install::{certificates, control_pod, control_pods, install},
     kubelet::{Kubelet, Machine},
+    objects::{config, pool, template},
     process::Process,
     service::Service,
 };
 use crate::{
-    RUNSC_A, binary, counter_image, http,
-    node::{ANSWER, counted, host},
-    runsc,
+    binary, http,
+    user::{ANSWER, counted, host},
 };
 
 /// Where the control plane is installed.
@@ -49,16 +51,19 @@ const REPLICAS: usize = 2;
 pub const LONG: Duration = Duration::from_secs(120);
 
 pub struct Cluster {
+    // Ends before what it looks at.
+    _kubelet: Kubelet,
+    _played: Vec<PlayedNode>,
     pub api_server: ApiServer,
     pub postgres: Postgres,
     pub client: Client,
+    kubeconfig: PathBuf,
     nodes: Vec<Process>,
     controls: Vec<Process>,
     api: Arc<Service>,
     router: Arc<Service>,
     token: String,
     dir: tempfile::TempDir,
-    _kubelet: Kubelet,
 }
 
 /// What the counter says.
@@ -73,19 +78,39 @@ impl Cluster {
     /// With a default configuration of gVisor, a pool of `workers` spread over the `nodes`, the template `counter` and the
     /// atespace `default`. None: there is no API server to be had here, and why is told.
     pub async fn start(nodes: usize, workers: u32) -> Option<Cluster> {
+        let cluster = Cluster::install(nodes).await?;
+        cluster.set_up(workers).await;
+        Some(cluster)
+    }
+
+    /// With nothing but that configuration.
+    pub async fn install(nodes: usize) -> Option<Cluster> {
         let api_server = ApiServer::start().await?;
         let client = api_server.admin();
+        let kubeconfig = api_server.kubeconfig(ADMIN, &[MASTERS]).unwrap();
         let postgres = tokio::task::spawn_blocking(|| Postgres::start(Tuning::Test)).await.unwrap();
         // Short: the address of a socket has 108 bytes.
         let dir = tempfile::Builder::new().prefix("atek").tempdir().unwrap();
-        certificates(dir.path(), &[]);
-        let token = prepare(&client).await;
+        install(&client, &kubeconfig, dir.path()).await;
+        // Each has the rights of its own account, as the manifests give them.
+        let of_account = async |account: &str| {
+            let shown = token(&client, SYSTEM, account).await;
+            api_server.kubeconfig_with_token(account, &shown).unwrap()
+        };
+        let (of_control, of_node) = (of_account("ate-control").await, of_account("ate-node").await);
 
         let ports: Vec<[u16; 2]> = (0..REPLICAS).map(|_| [free_port(), free_port()]).collect();
         let of = |n: usize| ports.iter().map(|p| SocketAddr::from(([127, 0, 0, 1], p[n]))).collect::<Vec<_>>();
         let (api, router) = (Service::start(of(0)).await, Service::start(of(1)).await);
-        let kubeconfig = api_server.kubeconfig(ADMIN, &[MASTERS]).unwrap();
         let database = postgres.database();
+        let machines =
+            (0..nodes).map(|n| Machine { name: format!("node-{n}"), data_dir: dir.path().join(format!("n{n}")) });
+        let machines: Vec<_> = machines.collect();
+        let mut played = Vec::new();
+        for machine in &machines {
+            played.push(play_node(&client, &machine.name).await);
+        }
+        control_pods(&client, &machines[0].name, &ports).await;
         let controls = ports.iter().enumerate().map(|(n, [api, router])| {
             let mut command = Command::new(binary("ate"));
             command.args(["control", "--kubernetes", "--log", "info"]);
@@ -93,32 +118,48 @@ impl Cluster {
             command.arg("--cert-dir").arg(dir.path().join("certs/control"));
             command.arg("--data-dir").arg(dir.path().join(format!("c{n}")));
             command.env("ATE_STORE", &database).env("POD_NAME", control_pod(n)).env("POD_NAMESPACE", SYSTEM);
-            command.env("KUBECONFIG", &kubeconfig);
+            command.env("KUBECONFIG", &of_control);
             Process::start(command, dir.path().join(format!("control-{n}.log")))
         });
         let controls = controls.collect();
-        let machines =
-            (0..nodes).map(|n| Machine { name: format!("node-{n}"), data_dir: dir.path().join(format!("n{n}")) });
-        let machines: Vec<_> = machines.collect();
         let nodes = machines.iter().map(|machine| {
             let mut command = Command::new(binary("ate"));
             command.args(["node", "--kubernetes", "--log", "info", "--listen", "127.0.0.1:0"]);
             command.args(["--control", &api.address().to_string()]);
             command.arg("--cert-dir").arg(dir.path().join("certs/node")).arg("--data-dir").arg(&machine.data_dir);
             command.arg("--objects-dir").arg(dir.path().join("objects"));
-            command.env("NODE_NAME", &machine.name).env("KUBECONFIG", &kubeconfig);
+            command.env("NODE_NAME", &machine.name).env("KUBECONFIG", &of_node);
             Process::start(command, dir.path().join(format!("{}.log", machine.name)))
         });
         let nodes = nodes.collect();
+        let boss = install::boss(&client).await;
         let kubelet = Kubelet::start(client.clone(), machines, vec![api.clone(), router.clone()]);
-        let cluster =
-            Cluster { api_server, postgres, client, nodes, controls, api, router, token, dir, _kubelet: kubelet };
-        cluster.set_up(workers).await;
+        let cluster = Cluster {
+            api_server,
+            postgres,
+            client,
+            kubeconfig,
+            nodes,
+            controls,
+            api,
+            router,
+            token: boss,
+            dir,
+            _played: played,
+            _kubelet: kubelet,
+        };
+        cluster.apply(config()).await;
+        cluster.eventually("the binary is ready", async || cluster.has_binary().await).await;
         Some(cluster)
     }
 
+    async fn has_binary(&self) -> bool {
+        let found = self.object(crd::Kind::SandboxConfig, objects::CONFIG).await;
+        let conditions = found["status"]["conditions"].as_array().into_iter().flatten();
+        conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+    }
+
     async fn set_up(&self, workers: u32) {
-        self.apply(config()).await;
         self.apply(pool(workers)).await;
         self.eventually("the atespace is there", async || self.ate(&["create", "atespace", "default"]).await.is_ok())
             .await;
@@ -135,6 +176,19 @@ impl Cluster {
         })
         .await;
         println!("kube.template_ready_s {:.1} (an image nobody has used yet)", applied.elapsed().as_secs_f64());
+    }
+
+    /// Of somebody who may do everything.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// What is still there under names that begin like this: namespaces that are not being deleted, and bindings.
+    pub async fn left_of(&self, prefix: &str) -> Vec<String> {
+        let spaces = names(Api::<Namespace>::all(self.client.clone())).await;
+        let bindings = names(Api::<RoleBinding>::all(self.client.clone())).await;
+        let of_cluster = names(Api::<ClusterRoleBinding>::all(self.client.clone())).await;
+        [spaces, bindings, of_cluster].concat().into_iter().filter(|name| name.starts_with(prefix)).collect()
     }
 
     /// Applies one object, as `kubectl apply` does.
@@ -272,93 +326,27 @@ impl Cluster {
         let end = Instant::now() + LONG;
         while !holds().await {
             if Instant::now() > end {
-                let logs = self.controls.iter().chain(&self.nodes).map(Process::last_words).collect::<Vec<_>>();
-                panic!("not within {LONG:?}: {what}\n{}", logs.join("\n"));
+                panic!("not within {LONG:?}: {what}\n{}", self.last_words());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-}
 
-fn control_pod(n: usize) -> String {
-    format!("ate-control-{n}")
-}
-
-/// What an installation brings and a test needs of it. Answers with the token of somebody who may do everything.
-async fn prepare(client: &Client) -> String {
-    for kind in crd::Kind::ALL {
-        create(Api::<CustomResourceDefinition>::all(client.clone()), kind.definition()).await;
-        let objects: Api<DynamicObject> = Api::all_with(client.clone(), &kind.api());
-        let end = Instant::now() + LONG;
-        while objects.list(&Default::default()).await.is_err() {
-            assert!(Instant::now() < end, "{} is not served", kind.name());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    /// What the servers said last.
+    pub fn last_words(&self) -> String {
+        let logs = self.controls.iter().chain(&self.nodes).map(Process::last_words);
+        logs.collect::<Vec<_>>().join("\n")
     }
-    create(Api::<Namespace>::all(client.clone()), json!({"metadata": {"name": SYSTEM}})).await;
-    create(Api::<ServiceAccount>::namespaced(client.clone(), SPACE), json!({"metadata": {"name": "boss"}})).await;
-    let everything = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
-    create(Api::<ClusterRole>::all(client.clone()), json!({"metadata": {"name": "everything"}, "rules": everything}))
-        .await;
-    create(
-        Api::<ClusterRoleBinding>::all(client.clone()),
-        json!({
-            "metadata": {"name": "boss"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "everything"},
-            "subjects": [{"kind": "ServiceAccount", "name": "boss", "namespace": SPACE}],
-        }),
-    )
-    .await;
-    // The pods of the control plane's Deployment: here they are processes of the test.
-    for n in 0..REPLICAS {
-        let pod = json!({
-            "metadata": {"name": control_pod(n), "labels": {"app": "ate-control"}},
-            "spec": {"containers": [{"name": "control", "image": "ate-control"}]},
-        });
-        create(Api::<Pod>::namespaced(client.clone(), SYSTEM), pod).await;
-    }
-    token(client, SPACE, "boss").await
-}
-
-fn certificates(dir: &Path, flags: &[&str]) {
-    let mut command = Command::new(binary("ate"));
-    command.arg("certs").arg("--dir").arg(dir.join("certs")).args(["--dns", "127.0.0.1"]).args(flags);
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn config() -> Value {
-    use sha2::Digest as _;
-    let program = runsc(RUNSC_A);
-    let sha256 = hex::encode(sha2::Sha256::digest(std::fs::read(&program).unwrap()));
-    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    json!({
-        "apiVersion": "ate.dev/v1alpha1", "kind": "SandboxConfig", "metadata": {"name": "gvisor-default"},
-        "spec": {"sandboxClass": "gvisor", "default": true,
-            "assets": {arch: {"runsc": {"url": format!("file://{}", program.display()), "sha256": sha256}}}},
-    })
-}
-
-fn pool(replicas: u32) -> Value {
-    json!({
-        "apiVersion": "ate.dev/v1alpha1", "kind": "WorkerPool", "metadata": {"name": "pool", "namespace": SPACE},
-        "spec": {"replicas": replicas, "ateomImage": "ateom-gvisor:test"},
-    })
-}
-
-fn template() -> Value {
-    json!({
-        "apiVersion": "ate.dev/v1alpha1", "kind": "ActorTemplate", "metadata": {"name": "counter", "namespace": SPACE},
-        "spec": {
-            "containers": [{"name": "main", "image": counter_image(),
-                "readyz": {"httpGet": {"path": "/readyz", "port": 80}}}],
-            "pauseImage": "unused@sha256:0000000000000000000000000000000000000000000000000000000000000000",
-            "snapshotsConfig": {"location": "default"},
-            "idleTimeout": "0",
-        },
-    })
+async fn names<K>(api: Api<K>) -> Vec<String>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + Resource,
+{
+    let found = api.list(&ListParams::default()).await.unwrap().items;
+    found.iter().filter(|o| o.meta().deletion_timestamp.is_none()).map(ResourceExt::name_any).collect()
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::world::{RECOVERY, World};
 use crate::{
     http,
-    node::{counted, host},
+    user::{counted, host},
 };
 
 /// One try of a request.

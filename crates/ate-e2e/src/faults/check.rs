@@ -24,7 +24,7 @@ pub fn at_rest(world: &mut World, actor: &str) {
     world.until("nothing of the actor to be alive", RECOVERY, |w| w.copies().is_none_or(|n| n == 0).then_some(()));
     let actor = world.until("the actor", RECOVERY, |w| w.look("actor", actor));
     let (uid, digest) = (text(&actor["metadata"]["uid"]), text(&actor["status"]["snapshot"]));
-    let stored = world.data().join("objects/actors").join(&uid);
+    let stored = world.machine().data().join("objects/actors").join(&uid);
     let one = world.until(&format!("one generation in {}", stored.display()), RECOVERY, |_| {
         let generations = entries(&stored);
         (generations.len() == 1).then(|| stored.join(&generations[0]))
@@ -56,7 +56,7 @@ pub fn leftovers(world: &mut World) -> Vec<String> {
         let snapshots = w.look_all("snapshots")?;
         Some(snapshots.iter().map(|s| text(&s["metadata"]["name"])).collect::<BTreeSet<String>>())
     });
-    let data = world.data();
+    let data = world.machine().data();
     let snapshots = || {
         let kept = entries(&data.join("node/snapshots")).into_iter().filter(|n| !n.starts_with('.'));
         kept.filter(|n| !referred.contains(n)).map(|n| format!("node/snapshots/{n}"))

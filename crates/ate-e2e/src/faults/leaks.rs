@@ -24,7 +24,7 @@ pub fn run(kit: &'static Kit, lives: usize, seed: u64) -> Vec<String> {
     settle(&mut world);
     let (start, files) = (census(&world), files(&world));
     world.node().stop();
-    let rows = rows(&world.data());
+    let rows = rows(&world.machine().data());
     world.node().up();
     let workers = world.workers;
     world.workers_ready(workers);
@@ -51,10 +51,10 @@ pub fn run(kit: &'static Kit, lives: usize, seed: u64) -> Vec<String> {
     if now != files {
         left.push(format!("files at the start {files:?}, now {now:?}"));
     }
-    let footprint = Footprint::of(&world);
+    let footprint = Footprint::of(world.machine());
     world.node().stop();
     left.extend(footprint.remains());
-    let now = self::rows(&world.data());
+    let now = self::rows(&world.machine().data());
     if now != rows {
         left.push(format!("rows at the start {rows:?}, now {now:?}"));
     }
@@ -88,7 +88,7 @@ fn settle(world: &mut World) {
 
 /// Files by directory. Logs of actors that are gone stay for a while, for people to read.
 fn files(world: &World) -> BTreeMap<String, usize> {
-    let data = world.data();
+    let data = world.machine().data();
     let dirs = ["objects", "node/snapshots", "node/workers", "node/assets", "node/images/blobs", "node/images/tmp"];
     dirs.iter().map(|dir| ((*dir).to_owned(), count(&data.join(dir)))).collect()
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::node::counted;
+use crate::user::counted;
 
 #[derive(Debug, Clone, Default)]
 pub struct Account {

@@ -192,7 +192,7 @@ fn lost(world: &mut World, trigger: &Trigger) {
     let mut actor = begun(world);
     actor.count(world);
     trigger.arm(world);
-    world::kill(&world::herders(world.pid()));
+    world::kill(&world::herders(world.machine().pid()));
     trigger.reached(world);
     ended(world, actor);
 }
@@ -232,13 +232,14 @@ fn golden(world: &mut World, trigger: &Trigger) {
 /// A golden snapshot of an image whose layer was never here.
 fn new_image(world: &mut World, trigger: &Trigger) {
     let name = world.name("t");
-    let mark = world.dir().join(&name);
+    let mark = world.machine().dir().join(&name);
     let mut layer = tar::Builder::new(Vec::new());
     let program = fs::File::open(crate::counter_program()).expect("the example actor");
     layer.append_file("counter", &mut { program }).expect("a layer");
     fs::write(&mark, &name).expect("a mark");
     layer.append_path_with_name(&mark, "mark").expect("a layer");
-    let image = image::of_layer(&world.dir().join(format!("image-{name}")), &layer.into_inner().expect("a layer"));
+    let image =
+        image::of_layer(&world.machine().dir().join(format!("image-{name}")), &layer.into_inner().expect("a layer"));
     let yaml = world.counter().image(image).line("idleTimeout: \"0\"").yaml(&name);
     trigger.arm(world);
     template(world, &name, &yaml, trigger);
@@ -261,7 +262,7 @@ fn template(world: &mut World, name: &str, yaml: &str, trigger: &Trigger) {
 /// Binaries are brought from where a configuration says they are.
 fn assets(world: &mut World, trigger: &Trigger) {
     let name = world.name("c");
-    let dir = world.dir().join(&name);
+    let dir = world.machine().dir().join(&name);
     fs::create_dir(&dir).expect("a directory");
     let mut archive = tar::Builder::new(Vec::new());
     fs::write(dir.join("mark"), &name).expect("a mark");
@@ -286,7 +287,7 @@ fn assets(world: &mut World, trigger: &Trigger) {
     ));
     trigger.reached(world);
     world.until("the archive to be verified and unpacked", LONG, |w| {
-        let tree = w.data().join(format!("node/assets/trees/sha256-{digest}/mark"));
+        let tree = w.machine().data().join(format!("node/assets/trees/sha256-{digest}/mark"));
         (fs::read_to_string(tree).ok()? == name).then_some(())
     });
     world.insist_or(&["delete", "sandboxconfig", &name], &["NOT_FOUND"]);

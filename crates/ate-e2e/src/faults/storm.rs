@@ -23,10 +23,7 @@ use super::{
     points, stories,
     world::{self, RECOVERY, World},
 };
-use crate::{
-    Footprint, Kit, http,
-    node::{host, signal},
-};
+use crate::{Footprint, Kit, http, node::signal, user::host};
 
 /// Whoever asks waits as long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -332,7 +329,7 @@ fn misfortune(plan: &Plan, world: &Mutex<World>, shared: &Shared) {
             ])
             .expect("faults");
         *lock(&shared.tally).faults.entry(fault.to_owned()).or_default() += 1;
-        let root = world.pid();
+        let root = world.machine().pid();
         shared.kills.fetch_add(1, Ordering::SeqCst);
         match fault {
             "herder killed" => one(&mut random, world::herders(root), Signal::KILL),
@@ -377,12 +374,12 @@ fn up(world: &mut World, shared: &Shared) {
 
 /// What a node has: processes, host mounts, namespaces, links, open files.
 pub fn census(world: &World) -> BTreeMap<&'static str, usize> {
-    let pids = crate::footprint::below(world.pid());
-    let data = world.data().display().to_string();
+    let pids = crate::footprint::below(world.machine().pid());
+    let data = world.machine().data().display().to_string();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let namespaces: std::collections::BTreeSet<_> =
         pids.iter().filter_map(|pid| fs::read_link(format!("/proc/{pid}/ns/net")).ok()).collect();
-    let inside: usize = world::all_herders(world.pid())
+    let inside: usize = world::all_herders(world.machine().pid())
         .iter()
         .map(|pid| fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default().lines().count())
         .sum();
@@ -391,7 +388,7 @@ pub fn census(world: &World) -> BTreeMap<&'static str, usize> {
         ("mounts", mounts.lines().filter(|l| l.contains(&data)).count()),
         ("mounts inside", inside),
         ("network namespaces", namespaces.len()),
-        ("links", Footprint::of(world).links()),
+        ("links", Footprint::of(world.machine()).links()),
     ])
 }
 
@@ -402,11 +399,11 @@ fn end(mut world: World, names: &[String], start: &BTreeMap<&'static str, usize>
     }
     let mut left = difference(&mut world, start);
     left.extend(check::leftovers(&mut world));
-    let footprint = Footprint::of(&world);
+    let footprint = Footprint::of(world.machine());
     world.node().stop();
     left.extend(footprint.remains());
     for prefix in ["garbage/", "busy/", "actor/default/"] {
-        left.extend(check::rows(&world.data(), prefix));
+        left.extend(check::rows(&world.machine().data(), prefix));
     }
     left
 }

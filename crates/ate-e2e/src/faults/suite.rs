@@ -115,7 +115,7 @@ pub fn run(world: &mut World, case: &Case) {
     world.workers_ready(workers);
     let tell = stories::of(&case.step.name).unwrap_or_else(|| panic!("no story reaches {}", case.step.name));
     let (trigger, over) = (Trigger::new(case), AtomicBool::new(false));
-    let (fired, root) = (world.fired(&case.point()), world.pid());
+    let (fired, root) = (world.fired(&case.point()), world.machine().pid());
     std::thread::scope(|s| {
         if case.kills_from_outside() {
             s.spawn(|| trigger.watch(fired, root, &over));
@@ -135,12 +135,12 @@ fn nothing_left(world: &mut World) {
     world.heal();
     let left = check::leftovers(world);
     assert!(left.is_empty(), "left behind: {left:#?}");
-    let footprint = Footprint::of(world);
+    let footprint = Footprint::of(world.machine());
     world.node().stop();
     let left = footprint.remains();
     assert!(left.is_empty(), "left on the machine: {left:#?}");
     for prefix in ["garbage/", "busy/"] {
-        let rows = check::rows(&world.data(), prefix);
+        let rows = check::rows(&world.machine().data(), prefix);
         assert!(rows.is_empty(), "left in the store: {rows:?}");
     }
 }

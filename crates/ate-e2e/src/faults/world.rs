@@ -60,7 +60,7 @@ impl World {
     }
 
     pub fn arm(&self, point: &str, word: &str) {
-        let dir = self.failpoints();
+        let dir = self.machine().failpoints();
         let _ = fs::remove_file(dir.join("fired").join(point));
         fs::write(dir.join("armed").join(point), word).expect("arm a failpoint");
     }
@@ -68,14 +68,14 @@ impl World {
     /// Nothing is armed from now on.
     pub fn disarm(&self) {
         for dir in ["armed", "fired"] {
-            for entry in fs::read_dir(self.failpoints().join(dir)).expect("the failpoints").flatten() {
+            for entry in fs::read_dir(self.machine().failpoints().join(dir)).expect("the failpoints").flatten() {
                 let _ = fs::remove_file(entry.path());
             }
         }
     }
 
     pub fn fired(&self, point: &str) -> PathBuf {
-        self.failpoints().join("fired").join(point)
+        self.machine().failpoints().join("fired").join(point)
     }
 
     /// Starts the node again if it has died. True: it had.
@@ -161,7 +161,8 @@ impl World {
     /// Processes of actors that are alive: one that is frozen until it is taken away is not. Only for classes that show them.
     pub fn copies(&self) -> Option<usize> {
         let alive = |pid: &u32| !is_frozen(*pid);
-        (self.kit.class == kit::PROCESS.class).then(|| programs(self.pid()).iter().filter(|pid| alive(pid)).count())
+        (self.kit.class == kit::PROCESS.class)
+            .then(|| programs(self.machine().pid()).iter().filter(|pid| alive(pid)).count())
     }
 }
 
@@ -190,7 +191,7 @@ pub fn all_herders(root: u32) -> Vec<u32> {
 /// The herder of the worker that has an actor.
 pub fn herder_of(world: &World, actor: &str) -> Option<u32> {
     let worker = world.look("actor", actor)?["status"]["worker"].as_str()?.to_owned();
-    all_herders(world.pid()).into_iter().find(|pid| command_line(*pid).contains(&worker))
+    all_herders(world.machine().pid()).into_iter().find(|pid| command_line(*pid).contains(&worker))
 }
 
 pub fn kill(pids: &[u32]) {

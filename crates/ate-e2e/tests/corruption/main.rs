@@ -4,7 +4,7 @@ mod ward;
 
 use std::{fs, io::Write as _, os::unix::fs::FileExt as _, path::PathBuf, time::Instant};
 
-use ate_e2e::{Kit, Site, kit, node, until};
+use ate_e2e::{Kit, Site, kit, until, user};
 
 use ward::{Tally, Ward};
 
@@ -19,7 +19,7 @@ fn sweep(kit: &'static Kit) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let tally = runtime.block_on(async {
-        let ward = Ward::admit(&site.data().join("objects")).await;
+        let ward = Ward::admit(&site.machine().data().join("objects")).await;
         assert!(ward.snapshots.len() >= 2, "the golden snapshot and the actor's");
         let mut tally = Tally::default();
         for case in &ward.snapshots {
@@ -102,8 +102,8 @@ fn on_a_running_node(kit: &'static Kit) {
         site.ate(&["suspend", "actor", actor]).ok();
         let shown = site.get("actor", actor);
         let (uid, digest) = (&shown["metadata"]["uid"], shown["status"]["snapshot"].as_str().expect("a snapshot"));
-        site.forget_snapshot(digest);
-        let stored = site.data().join("objects/actors").join(uid.as_str().expect("a uid"));
+        site.machine().forget_snapshot(digest);
+        let stored = site.machine().data().join("objects/actors").join(uid.as_str().expect("a uid"));
         let dirs = fs::read_dir(stored).expect("its snapshots").map(|e| e.expect("an entry").path());
         let last = dirs.max().expect("a snapshot");
         let files: Vec<_> = fs::read_dir(last).expect("its files").map(|e| e.expect("an entry").path()).collect();
@@ -112,7 +112,7 @@ fn on_a_running_node(kit: &'static Kit) {
         let begun = Instant::now();
         let said = site.ate(&["resume", "actor", actor]).refused();
         assert!(reasons.iter().any(|reason| said.contains(reason)), "{actor}: {said}");
-        assert!(begun.elapsed() < node::ANSWER, "{actor}");
+        assert!(begun.elapsed() < user::ANSWER, "{actor}");
         site.workers_ready(1);
         // Over HTTP it is an answer as well.
         assert!(site.request(actor, "/").status >= 500);
@@ -142,11 +142,12 @@ fn a_damaged_pause_falls_back_to_the_last_suspended_generation_and_says_what_is_
     assert_eq!((site.count("a"), site.count("a")), (2, 3));
     site.ate(&["pause", "actor", "a"]).ok();
     let digest = site.get("actor", "a")["status"]["snapshot"].as_str().expect("a snapshot").to_owned();
-    let files = fs::read_dir(site.data().join("node/snapshots").join(digest).join("files")).expect("its files");
+    let files =
+        fs::read_dir(site.machine().data().join("node/snapshots").join(digest).join("files")).expect("its files");
     flip(largest(&files.map(|e| e.expect("an entry").path()).collect::<Vec<_>>()));
-    let count = until("the actor to be back", node::ANSWER, || {
+    let count = until("the actor to be back", user::ANSWER, || {
         let answer = site.request("a", "/");
-        (answer.status == 200).then(|| node::counted(&answer.body))
+        (answer.status == 200).then(|| user::counted(&answer.body))
     });
     assert_eq!(count, Some(2), "what was counted since the suspension is lost");
     let shown = site.get("actor", "a");

@@ -36,7 +36,7 @@ pub fn play(client: Client, namespace: &str, node: PodNode) -> Kubelet {
 }
 
 async fn turn(client: &Client, namespace: &str, node: &PodNode) -> Result<(), kube::Error> {
-    ate_kube_harness::play_deployments(client, namespace, POOL, &["node-1"]).await?;
+    ate_kube_harness::play_deployments(client, Some(namespace), POOL, &["node-1"]).await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let all = pods.list(&ListParams::default().labels(POOL)).await?.items;
     let runs = |p: &Pod| p.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Running"));
