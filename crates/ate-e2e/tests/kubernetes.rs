@@ -104,7 +104,7 @@ async fn the_database_restarts_during_a_resume(c: &Cluster, before: Count) -> Co
 
 /// Files are replaced and nobody is told; everybody who connects from then on uses the new ones.
 async fn certificates_are_rotated(c: &mut Cluster, before: Count) -> Count {
-    c.rotate();
+    c.rotate().await;
     // The next leader dials the node anew, and the node registers with it anew.
     let leader = c.leader().await;
     c.control(leader).stop();

@@ -14,6 +14,7 @@ mod process;
 mod programs;
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -180,33 +181,27 @@ impl Cluster {
 
     fn kubeconfig_of(&self, user: &str, groups: &[&str]) -> serde_json::Value {
         let (certificate, key) = self.authority.client(user, groups).expect("a client certificate");
-        let shown = serde_json::json!({
-            "client-certificate-data": base64(&certificate), "client-key-data": base64(&key),
-        });
-        self.kubeconfig_showing(user, &shown)
-    }
-
-    /// The same for who shows a token.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn kubeconfig_with_token(&self, user: &str, token: &str) -> std::io::Result<PathBuf> {
-        let path = self.dir.join(format!("{user}.kubeconfig"));
-        let shown = serde_json::json!({"token": token});
-        std::fs::write(&path, self.kubeconfig_showing(user, &shown).to_string())?;
-        Ok(path)
-    }
-
-    fn kubeconfig_showing(&self, user: &str, shown: &serde_json::Value) -> serde_json::Value {
         serde_json::json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
             "clusters": [{"name": "test", "cluster": {
                 "server": format!("https://127.0.0.1:{}", self.port),
                 "certificate-authority-data": base64(&self.authority.pem()),
             }}],
-            "users": [{"name": user, "user": shown}],
+            "users": [{"name": user, "user": {
+                "client-certificate-data": base64(&certificate), "client-key-data": base64(&key),
+            }}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
         })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    /// The certificate (PEM) of who vouches for it.
+    pub fn authority(&self) -> String {
+        self.authority.pem()
     }
 
     /// What the processes say, for a test that fails.

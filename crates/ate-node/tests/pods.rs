@@ -30,7 +30,7 @@ impl Kubelet {
         let told = WorkerPod {
             name: "pool-x".into(),
             pool: ObjectName::new("default", "pool"),
-            address: Some(pod.address),
+            address: Some(pod.network.address),
             leaving,
         };
         self.0.send_modify(|pods| drop(pods.get_or_insert_default().insert(pod.uid.clone(), told)));
@@ -94,7 +94,7 @@ async fn an_actor_in_a_pod_outlives_the_node_agent_and_is_captured_by_the_next()
     let counter = actor("counter");
     assert!(worker.0.contains(&worker_pod.uid));
     let address = machine.boot(&worker, &counter, 1).await.address;
-    assert_eq!(address, worker_pod.address, "the pod's own");
+    assert_eq!(address, worker_pod.network.address, "the pod's own");
     let (first, boot) = count(address);
 
     let mut machine = replaced(machine, &kubelet).await;

@@ -11,22 +11,27 @@ use std::{
 
 use crate::ip;
 
+/// The network of a pod: a namespace with an address. Dropped: nothing is left of it.
+pub struct Network {
+    pub address: Ipv4Addr,
+    /// Its name, as `ip netns` has it.
+    pub namespace: String,
+    link: String,
+}
+
 /// A pod with its herder. Dropped: killed, and nothing is left of it.
 pub struct Pod {
-    pub address: Ipv4Addr,
     pub uid: String,
     /// What it shares with the node, below the node's data directory.
     pub dir: PathBuf,
-    namespace: String,
-    link: String,
     program: PathBuf,
     herder: Option<Child>,
+    pub network: Network,
 }
 
-impl Pod {
-    /// `data_dir` is the node's, `uid` the pod's.
-    pub fn start(program: &Path, data_dir: &Path, uid: &str) -> Pod {
-        // A /30 and names that no other process on this machine can have.
+impl Network {
+    /// With names and a /30 that no other process on this machine can have.
+    pub fn start() -> Network {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Relaxed);
         let subnet = std::process::id().wrapping_mul(64).wrapping_add(count) % (1 << 18);
@@ -40,9 +45,24 @@ impl Pod {
         ip(&["-n", &namespace, "address", "add", &format!("{address}/30"), "dev", "eth0"]);
         ip(&["-n", &namespace, "link", "set", "eth0", "up"]);
         ip(&["-n", &namespace, "route", "add", "default", "via", &host.to_string()]);
+        Network { address, namespace, link }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        // The one end takes the other along.
+        let _ = Command::new("ip").args(["link", "delete", &self.link]).stderr(Stdio::null()).status();
+        let _ = Command::new("ip").args(["netns", "delete", &self.namespace]).stderr(Stdio::null()).status();
+    }
+}
+
+impl Pod {
+    /// `data_dir` is the node's, `uid` the pod's.
+    pub fn start(program: &Path, data_dir: &Path, uid: &str) -> Pod {
         let dir = data_dir.join("workers").join(uid);
-        let mut pod =
-            Pod { address, uid: uid.to_owned(), dir, namespace, link, program: program.to_owned(), herder: None };
+        let network = Network::start();
+        let mut pod = Pod { uid: uid.to_owned(), dir, program: program.to_owned(), herder: None, network };
         pod.start_herder();
         pod
     }
@@ -51,7 +71,7 @@ impl Pod {
     pub fn start_herder(&mut self) {
         self.kill_herder();
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace]).arg(&self.program).args(["serve", "--pod"]);
+        command.args(["netns", "exec", &self.network.namespace]).arg(&self.program).args(["serve", "--pod"]);
         command.arg("--socket").arg(self.dir.join("driver.sock")).arg("--work-dir").arg(self.dir.join("work"));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         self.herder = Some(command.spawn().unwrap());
@@ -90,8 +110,5 @@ impl Pod {
 impl Drop for Pod {
     fn drop(&mut self) {
         self.kill_herder();
-        // The one end takes the other along.
-        let _ = Command::new("ip").args(["link", "delete", &self.link]).stderr(Stdio::null()).status();
-        let _ = Command::new("ip").args(["netns", "delete", &self.namespace]).stderr(Stdio::null()).status();
     }
 }

@@ -1,32 +1,29 @@
-//! What an installation brings to a cluster, as `docs/kubernetes.md` says, and the pods of the control plane: here they are
-//! processes of the test.
+//! What an installation brings to a cluster, as `docs/kubernetes.md` says.
 
 use std::{path::Path, process::Command};
 
 use ate_kube::crd;
 use ate_kube_harness::{create, token};
 use k8s_openapi::api::{
-    core::v1::{Pod, ServiceAccount},
+    core::v1::ServiceAccount,
     rbac::v1::{ClusterRole, ClusterRoleBinding},
 };
-use kube::{
-    Api, Client,
-    api::{DynamicObject, Patch, PatchParams},
-};
+use kube::{Api, Client, api::DynamicObject};
 use serde_json::json;
 
 use super::{LONG, SPACE, SYSTEM};
 use crate::{binary, given::kubectl, repository, user::run};
 
-/// The manifests, the certificates, and whom to trust.
-pub(super) async fn install(client: &Client, kubeconfig: &Path, dir: &Path) {
+/// The manifests, the address of the database, the certificates, and whom to trust.
+pub(super) async fn install(client: &Client, kubeconfig: &Path, dir: &Path, database: &str) {
     let manifests = repository().join("manifests/overlays/dev");
     let ours = ["apply", "--server-side", "--field-manager=ate-install"];
     tokio::task::block_in_place(|| {
         run(kubectl(kubeconfig).args(ours).arg("-k").arg(manifests), "").ok();
+        let secret = ["-n", SYSTEM, "create", "secret", "generic", "ate-postgres"];
+        run(kubectl(kubeconfig).args(secret).arg(format!("--from-literal=url={database}")), "").ok();
         certificates(dir, &[]);
-        let secrets = certificates(dir, &["-o", "yaml"]);
-        run(kubectl(kubeconfig).args(["apply", "--server-side", "-f", "-"]), &secrets).ok();
+        apply_certificates(kubeconfig, dir);
     });
     for kind in crd::Kind::ALL {
         let objects: Api<DynamicObject> = Api::all_with(client.clone(), &kind.api());
@@ -36,6 +33,12 @@ pub(super) async fn install(client: &Client, kubeconfig: &Path, dir: &Path) {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     }
+}
+
+/// As secrets, and the authority as a config map.
+pub(super) fn apply_certificates(kubeconfig: &Path, dir: &Path) {
+    let secrets = certificates(dir, &["-o", "yaml"]);
+    run(kubectl(kubeconfig).args(["apply", "--server-side", "-f", "-"]), &secrets).ok();
 }
 
 /// Answers with what the command says.
@@ -49,21 +52,6 @@ pub(super) fn certificates(dir: &Path, flags: &[&str]) -> String {
 
 pub(super) fn control_pod(n: usize) -> String {
     format!("ate-control-{n}")
-}
-
-/// The pods of the control plane's Deployment, each with its ports: of the API and of the router.
-pub(super) async fn control_pods(client: &Client, node: &str, ports: &[[u16; 2]]) {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM);
-    for (n, [api, router]) in ports.iter().enumerate() {
-        let ports = json!([{"name": "api", "containerPort": api}, {"name": "router", "containerPort": router}]);
-        let pod = json!({
-            "metadata": {"name": control_pod(n), "labels": {"app": "ate-control"}},
-            "spec": {"nodeName": node, "containers": [{"name": "control", "image": "ate-control", "ports": ports}]},
-        });
-        create(pods.clone(), pod).await;
-        let status = json!({"status": {"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}});
-        pods.patch_status(&control_pod(n), &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
-    }
 }
 
 /// The token of somebody who may do everything.

@@ -1,16 +1,15 @@
-//! What Kubernetes' controllers and the kubelets do for worker pods, played: a Deployment becomes pods, a pod becomes the real
-//! herder in a network namespace with an address, its status says so, and what is deleted is asked to end and is gone
-//! once it has ended and nobody holds it. There is no container around the herder: it sees the machine's files, so the
-//! directory that pods share with the node is put in place of the path they name.
+//! What Kubernetes' controllers and the kubelets do for worker pods, played: a Deployment becomes pods, a pod becomes a
+//! container of its image with the rights its spec gives, in a network namespace with an address; its status says so, and
+//! what is deleted is asked to end and is gone once it has ended and nobody holds it.
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use ateom_harness::pod::Pod as Herder;
+use ateom_harness::pod::Network;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, ResourceExt as _,
@@ -18,12 +17,12 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{SYSTEM, control_pod, service::Service};
-use crate::binary;
+use super::{
+    SYSTEM, container::Container, control_pod, images::image, machine::Machine, pods::environment, runtime,
+    service::Service,
+};
 
 const POOL: &str = "ate.dev/worker-pool";
-/// Where pods say that they share a directory with the node.
-const SHARED: &str = "/var/lib/ate";
 const TURN: Duration = Duration::from_millis(100);
 
 /// Plays until it is dropped; then its pods are gone.
@@ -32,30 +31,32 @@ pub(super) struct Kubelet(tokio::task::JoinHandle<()>);
 impl Drop for Kubelet {
     fn drop(&mut self) {
         self.0.abort();
+        // What it holds is gone when it is.
+        let end = Instant::now() + Duration::from_secs(30);
+        while !self.0.is_finished() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
 struct State {
     client: Client,
+    dir: PathBuf,
     nodes: Vec<Machine>,
     running: HashMap<String, Running>,
 }
 
-/// A node, and the directory on it that pods share with its agent.
-pub(super) struct Machine {
-    pub(super) name: String,
-    pub(super) data_dir: PathBuf,
-}
-
 struct Running {
-    herder: Herder,
+    container: Container,
     /// When it was asked to end, and how long it may take.
     ending: Option<(Instant, Duration)>,
+    _network: Network,
 }
 
 impl Kubelet {
-    pub(super) fn start(client: Client, nodes: Vec<Machine>, services: Vec<Arc<Service>>) -> Kubelet {
-        let mut state = State { client, nodes, running: HashMap::new() };
+    /// `dir` is where images and containers are.
+    pub(super) fn start(client: Client, dir: PathBuf, nodes: Vec<Machine>, services: Vec<Arc<Service>>) -> Kubelet {
+        let mut state = State { client, dir, nodes, running: HashMap::new() };
         Kubelet(tokio::spawn(async move {
             loop {
                 // The API server may be away: what runs goes on.
@@ -97,8 +98,8 @@ impl State {
                 (false, false) => self.begin(pod, uid).await?,
                 (true, false) => {
                     let running = self.running.get_mut(&uid).unwrap();
-                    if running.herder.ended().is_some() {
-                        running.herder.start_herder(); // restartPolicy Always
+                    if running.container.has_ended() {
+                        running.container.start_again(); // restartPolicy Always
                     }
                 }
                 (true, true) if !self.end(pod, &uid) => {}
@@ -111,18 +112,31 @@ impl State {
     async fn begin(&mut self, pod: &Pod, uid: String) -> kube::Result<()> {
         let spec = pod.spec.as_ref().unwrap();
         let container = &spec.containers[0];
-        check(container.args.as_deref().unwrap_or_default());
-        let image = container.image.clone().unwrap();
-        let program = binary(image.split(':').next().unwrap());
         let node = self.nodes.iter().find(|n| Some(&n.name) == spec.node_name.as_ref()).expect("one of the nodes");
-        std::fs::create_dir_all(&node.data_dir).unwrap();
-        let (data_dir, of) = (node.data_dir.canonicalize().unwrap(), uid.clone());
-        let herder = tokio::task::spawn_blocking(move || Herder::start(&program, &data_dir, &of)).await.unwrap();
+        let volumes = spec.volumes.iter().flatten().map(|v| {
+            let path = v.host_path.as_ref().map(|h| h.path.as_str());
+            assert_eq!(path, Some(Machine::PATH), "volume {} is not played", v.name);
+            (v.name.clone(), node.data_dir.clone())
+        });
+        let env = environment(&self.client, pod, container).await;
+        let image = image(&self.dir, container.image.as_deref().unwrap());
+        let network = tokio::task::spawn_blocking(Network::start).await.unwrap();
+        let given = runtime::Given {
+            program: image.entrypoint,
+            env,
+            volumes: volumes.collect(),
+            seen: Vec::new(),
+            network: Some(PathBuf::from("/run/netns").join(&network.namespace)),
+            cgroup: format!("/ate-e2e-{uid}"),
+        };
+        let config = runtime::config(spec, container, given);
+        let started = Container::start(&self.dir, &uid, &image.root, config);
+        let address = network.address.to_string();
+        self.running.insert(uid, Running { container: started, ending: None, _network: network });
         let status = json!({"status": {
-            "phase": "Running", "podIP": herder.address.to_string(), "podIPs": [{"ip": herder.address.to_string()}],
+            "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
             "conditions": [{"type": "Ready", "status": "True"}],
         }});
-        self.running.insert(uid, Running { herder, ending: None });
         self.pods(pod).patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await.map(drop)
     }
 
@@ -132,20 +146,21 @@ impl State {
         let grace = pod.metadata.deletion_grace_period_seconds.filter(|s| *s > 0);
         let grace = grace.or(pod.spec.as_ref().unwrap().termination_grace_period_seconds).unwrap_or(30);
         let (since, grace) = *running.ending.get_or_insert_with(|| {
-            if running.herder.ended().is_none() {
-                running.herder.ask_to_end();
+            if !running.container.has_ended() {
+                running.container.ask_to_end();
             }
             (Instant::now(), Duration::from_secs(grace.unsigned_abs()))
         });
         if since.elapsed() > grace {
-            running.herder.kill_herder();
-            return true;
+            running.container.kill();
         }
-        running.herder.ended().is_some()
+        running.container.has_ended()
     }
 
     async fn gone(&mut self, pod: &Pod, uid: &str) -> kube::Result<()> {
-        self.running.remove(uid);
+        if let Some(ended) = self.running.remove(uid) {
+            tokio::task::block_in_place(|| drop(ended));
+        }
         let status: Value = json!({"status": {"phase": "Succeeded"}});
         let pods = self.pods(pod);
         let patched = pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await;
@@ -160,11 +175,4 @@ impl State {
     fn pods(&self, pod: &Pod) -> Api<Pod> {
         Api::namespaced(self.client.clone(), &pod.namespace().unwrap())
     }
-}
-
-/// The harness starts the herder with these very arguments.
-fn check(args: &[String]) {
-    let own = Path::new(SHARED).join("workers/$(POD_UID)");
-    let (socket, work) = (own.join("driver.sock").display().to_string(), own.join("work").display().to_string());
-    assert_eq!(args, ["serve", "--pod", "--socket", &socket, "--work-dir", &work]);
 }

@@ -1,23 +1,29 @@
-//! A whole cluster for tests, on one machine: a real API server with its etcd, a real PostgreSQL, two `ate control`, an
-//! `ate node` for each node, and real herders in pods. What Kubernetes' own controllers, kubelets and proxies would do is
-//! played: see [`kubelet`] and [`service`].
+//! A whole cluster for tests, on one machine: a real API server with its etcd, a real PostgreSQL, two control planes, an agent
+//! for each node, and real herders in pods; all of them in containers of their images, by a real runtime, with the
+//! rights that the manifests give. What Kubernetes' own controllers, kubelets and proxies would do is played: see
+//! [`kubelet`] and [`service`].
 
+mod container;
+mod images;
 mod install;
 mod kubelet;
+mod machine;
 mod objects;
-mod process;
+mod pods;
+mod runtime;
 mod service;
+mod system;
 
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use ate_kube::crd;
-use ate_kube_harness::{ADMIN, Cluster as ApiServer, MASTERS, PlayedNode, play_node, token};
+use ate_kube_harness::{ADMIN, Cluster as ApiServer, MASTERS, PlayedNode, play_node};
 use k8s_openapi::api::{
     core::v1::{Namespace, Pod},
     rbac::v1::{ClusterRoleBinding, RoleBinding},
@@ -30,11 +36,14 @@ use postgres_harness::{Server as Postgres, Tuning};
 use serde_json::{Value, json};
 
 use self::{
-    install::{certificates, control_pod, control_pods, install},
-    kubelet::{Kubelet, Machine},
+    container::Container,
+    install::{apply_certificates, certificates, control_pod, install},
+    kubelet::Kubelet,
+    machine::{Machine, Shared},
     objects::{config, pool, template},
-    process::Process,
+    pods::SecretVolume,
     service::Service,
+    system::System,
 };
 use crate::{
     binary, http,
@@ -54,12 +63,14 @@ pub struct Cluster {
     // Ends before what it looks at.
     _kubelet: Kubelet,
     _played: Vec<PlayedNode>,
+    controls: Vec<Container>,
+    nodes: Vec<Container>,
+    _shared: Vec<Shared>,
+    secrets: Vec<SecretVolume>,
     pub api_server: ApiServer,
     pub postgres: Postgres,
     pub client: Client,
     kubeconfig: PathBuf,
-    nodes: Vec<Process>,
-    controls: Vec<Process>,
     api: Arc<Service>,
     router: Arc<Service>,
     token: String,
@@ -91,62 +102,46 @@ impl Cluster {
         let postgres = tokio::task::spawn_blocking(|| Postgres::start(Tuning::Test)).await.unwrap();
         // Short: the address of a socket has 108 bytes.
         let dir = tempfile::Builder::new().prefix("atek").tempdir().unwrap();
-        install(&client, &kubeconfig, dir.path()).await;
-        // Each has the rights of its own account, as the manifests give them.
-        let of_account = async |account: &str| {
-            let shown = token(&client, SYSTEM, account).await;
-            api_server.kubeconfig_with_token(account, &shown).unwrap()
-        };
-        let (of_control, of_node) = (of_account("ate-control").await, of_account("ate-node").await);
+        install(&client, &kubeconfig, dir.path(), &postgres.database()).await;
+        let boss = install::boss(&client).await;
 
-        let ports: Vec<[u16; 2]> = (0..REPLICAS).map(|_| [free_port(), free_port()]).collect();
-        let of = |n: usize| ports.iter().map(|p| SocketAddr::from(([127, 0, 0, 1], p[n]))).collect::<Vec<_>>();
+        let ports: Vec<[SocketAddr; 2]> = (0..REPLICAS).map(|_| [free_port(), free_port()]).collect();
+        let of = |n: usize| ports.iter().map(|p| p[n]).collect::<Vec<_>>();
         let (api, router) = (Service::start(of(0)).await, Service::start(of(1)).await);
-        let database = postgres.database();
-        let machines =
-            (0..nodes).map(|n| Machine { name: format!("node-{n}"), data_dir: dir.path().join(format!("n{n}")) });
-        let machines: Vec<_> = machines.collect();
+        let (machines, shared): (Vec<_>, Vec<_>) = (0..nodes).map(|n| Machine::new(dir.path(), n)).unzip();
         let mut played = Vec::new();
         for machine in &machines {
             played.push(play_node(&client, &machine.name).await);
         }
-        control_pods(&client, &machines[0].name, &ports).await;
-        let controls = ports.iter().enumerate().map(|(n, [api, router])| {
-            let mut command = Command::new(binary("ate"));
-            command.args(["control", "--kubernetes", "--log", "info"]);
-            command.args(["--listen", &format!("127.0.0.1:{api}"), "--router-listen", &format!("127.0.0.1:{router}")]);
-            command.arg("--cert-dir").arg(dir.path().join("certs/control"));
-            command.arg("--data-dir").arg(dir.path().join(format!("c{n}")));
-            command.env("ATE_STORE", &database).env("POD_NAME", control_pod(n)).env("POD_NAMESPACE", SYSTEM);
-            command.env("KUBECONFIG", &of_control);
-            Process::start(command, dir.path().join(format!("control-{n}.log")))
-        });
-        let controls = controls.collect();
-        let nodes = machines.iter().map(|machine| {
-            let mut command = Command::new(binary("ate"));
-            command.args(["node", "--kubernetes", "--log", "info", "--listen", "127.0.0.1:0"]);
-            command.args(["--control", &api.address().to_string()]);
-            command.arg("--cert-dir").arg(dir.path().join("certs/node")).arg("--data-dir").arg(&machine.data_dir);
-            command.arg("--objects-dir").arg(dir.path().join("objects"));
-            command.env("NODE_NAME", &machine.name).env("KUBECONFIG", &of_node);
-            Process::start(command, dir.path().join(format!("{}.log", machine.name)))
-        });
-        let nodes = nodes.collect();
-        let boss = install::boss(&client).await;
-        let kubelet = Kubelet::start(client.clone(), machines, vec![api.clone(), router.clone()]);
+        let system = System { api_server: &api_server, client: client.clone(), dir: dir.path() };
+        let (mut controls, mut nodes, mut secrets) = (Vec::new(), Vec::new(), Vec::new());
+        for (n, ports) in ports.into_iter().enumerate() {
+            let started = system.control(&control_pod(n), &machines[0].name, ports).await;
+            controls.push(started.container);
+            secrets.extend(started.secrets);
+        }
+        for machine in &machines {
+            let started = system.node(machine, api.address()).await;
+            nodes.push(started.container);
+            secrets.extend(started.secrets);
+        }
+        let services = vec![api.clone(), router.clone()];
+        let kubelet = Kubelet::start(client.clone(), dir.path().to_owned(), machines, services);
         let cluster = Cluster {
+            _kubelet: kubelet,
+            _played: played,
+            controls,
+            nodes,
+            _shared: shared,
+            secrets,
             api_server,
             postgres,
             client,
             kubeconfig,
-            nodes,
-            controls,
             api,
             router,
             token: boss,
             dir,
-            _played: played,
-            _kubelet: kubelet,
         };
         cluster.apply(config()).await;
         cluster.eventually("the binary is ready", async || cluster.has_binary().await).await;
@@ -306,19 +301,23 @@ impl Cluster {
         leader.unwrap()
     }
 
-    pub fn control(&mut self, n: usize) -> &mut Process {
+    pub fn control(&mut self, n: usize) -> &mut Container {
         &mut self.controls[n]
     }
 
     /// The agent of a node.
-    pub fn node(&mut self, name: &str) -> &mut Process {
+    pub fn node(&mut self, name: &str) -> &mut Container {
         let n: usize = name.strip_prefix("node-").and_then(|n| n.parse().ok()).expect("a node");
         &mut self.nodes[n]
     }
 
     /// New certificates for everybody, of the same authority. Nobody is told.
-    pub fn rotate(&self) {
+    pub async fn rotate(&self) {
         certificates(self.dir.path(), &["--days", "120", "--renew-before", "110"]);
+        tokio::task::block_in_place(|| apply_certificates(&self.kubeconfig, self.dir.path()));
+        for secret in &self.secrets {
+            secret.refresh(&self.client, SYSTEM).await;
+        }
     }
 
     /// Waits until something holds; fails with what the servers said last.
@@ -334,13 +333,13 @@ impl Cluster {
 
     /// What the servers said last.
     pub fn last_words(&self) -> String {
-        let logs = self.controls.iter().chain(&self.nodes).map(Process::last_words);
+        let logs = self.controls.iter().chain(&self.nodes).map(Container::last_words);
         logs.collect::<Vec<_>>().join("\n")
     }
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+fn free_port() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 async fn names<K>(api: Api<K>) -> Vec<String>
