@@ -9,23 +9,25 @@ use ate_e2e::{Kit, cluster::Cluster, counter_image, given};
 /// All promises, on a machine that is busy with other tests.
 const SUITE: Duration = Duration::from_secs(900);
 
-/// As somebody would do it who has a cluster: all that is known of it is a kubeconfig and the names of two images.
+/// As somebody would do it who has a cluster: all that is known of it is a kubeconfig, a class and the names of two images.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_promises_hold_in_a_cluster_and_nothing_is_left_of_it() {
     if given::kit().is_some() {
         return; // They are tried there.
     }
-    let Some(cluster) = Cluster::install(2).await else { return };
-    let mut suite = tokio::process::Command::new(std::env::current_exe().unwrap());
-    suite.args(["promised::", "--test-threads", "3"]).stdin(Stdio::null()).kill_on_drop(true);
-    suite.env("ATE_E2E", "1").env("KUBECONFIG", cluster.kubeconfig());
-    suite.env("ATE_E2E_ATEOM_IMAGE", "ateom-gvisor:test").env("ATE_E2E_IMAGE", counter_image());
-    let ended = tokio::time::timeout(SUITE, suite.output()).await.expect("within the time");
-    let ended = ended.unwrap();
-    let (said, errors) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-    assert!(ended.status.success(), "{said}\n{errors}\n{}", cluster.last_words());
-    println!("{said}");
-    assert_eq!(cluster.left_of("ate-e2e-").await, Vec::<String>::new());
+    let Some(cluster) = Cluster::install(2, &["gvisor", "microvm"]).await else { return };
+    for class in ["gvisor", "microvm"] {
+        let mut suite = tokio::process::Command::new(std::env::current_exe().unwrap());
+        suite.args(["promised::", "--test-threads", "3"]).stdin(Stdio::null()).kill_on_drop(true);
+        suite.env("ATE_E2E", "1").env("KUBECONFIG", cluster.kubeconfig()).env("ATE_E2E_CLASS", class);
+        suite.env("ATE_E2E_ATEOM_IMAGE", format!("ateom-{class}:test")).env("ATE_E2E_IMAGE", counter_image());
+        let ended = tokio::time::timeout(SUITE, suite.output()).await.expect("within the time");
+        let ended = ended.unwrap();
+        let (said, errors) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+        assert!(ended.status.success(), "{class}: {said}\n{errors}\n{}", cluster.last_words());
+        println!("--- {class}\n{said}");
+        assert_eq!(cluster.left_of("ate-e2e-").await, Vec::<String>::new());
+    }
 }
 
 fn tried(promise: fn(&'static Kit)) {

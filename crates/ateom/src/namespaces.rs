@@ -24,9 +24,12 @@ use tokio::{
 /// Enough for netns files, bundles, runsc's state and the few files that overlay a root filesystem.
 const RUN_SIZE: &str = "size=64m,mode=0755";
 
-/// Moves the calling process (or, for pid namespaces, its future children) into new namespaces.
+/// Moves the calling thread (or, for pid namespaces, its future children) into new namespaces.
+///
+/// # Errors
+/// What the kernel says; root is needed for all but user namespaces.
 #[allow(unsafe_code)]
-pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
+pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
     // SAFETY: unsafe only for CLONE_FILES, which would break the ownership of file descriptors; it is never passed.
     unsafe { rustix::thread::unshare_unsafe(flags & !UnshareFlags::FILES) }.map_err(Into::into)
 }

@@ -54,6 +54,8 @@ use crate::{
 const SYSTEM: &str = "ate-system";
 /// Where users' objects are.
 pub const SPACE: &str = "default";
+/// Where binaries are that had to be made, below the directory of a cluster.
+const ASSETS: &str = "assets";
 /// Replicas of the control plane.
 const REPLICAS: usize = 2;
 /// The machine may be busy with other tests, and a leader that was killed is missed for ten seconds.
@@ -89,13 +91,13 @@ impl Cluster {
     /// With a default configuration of gVisor, a pool of `workers` spread over the `nodes`, the template `counter` and the
     /// atespace `default`. None: there is no API server to be had here, and why is told.
     pub async fn start(nodes: usize, workers: u32) -> Option<Cluster> {
-        let cluster = Cluster::install(nodes).await?;
+        let cluster = Cluster::install(nodes, &["gvisor"]).await?;
         cluster.set_up(workers).await;
         Some(cluster)
     }
 
-    /// With nothing but that configuration.
-    pub async fn install(nodes: usize) -> Option<Cluster> {
+    /// With nothing but a default configuration of each of these classes.
+    pub async fn install(nodes: usize, classes: &[&str]) -> Option<Cluster> {
         let api_server = ApiServer::start().await?;
         let client = api_server.admin();
         let kubeconfig = api_server.kubeconfig(ADMIN, &[MASTERS]).unwrap();
@@ -143,13 +145,18 @@ impl Cluster {
             token: boss,
             dir,
         };
-        cluster.apply(config()).await;
-        cluster.eventually("the binary is ready", async || cluster.has_binary().await).await;
+        for class in classes {
+            let config = tokio::task::block_in_place(|| config(class, &cluster.dir.path().join(ASSETS)));
+            let name = config["metadata"]["name"].as_str().unwrap().to_owned();
+            cluster.apply(config).await;
+            let ready = async || cluster.is_ready(&name).await;
+            cluster.eventually(&format!("the binaries of {name} are ready"), ready).await;
+        }
         Some(cluster)
     }
 
-    async fn has_binary(&self) -> bool {
-        let found = self.object(crd::Kind::SandboxConfig, objects::CONFIG).await;
+    async fn is_ready(&self, config: &str) -> bool {
+        let found = self.object(crd::Kind::SandboxConfig, config).await;
         let conditions = found["status"]["conditions"].as_array().into_iter().flatten();
         conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
     }

@@ -21,7 +21,7 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    SYSTEM,
+    ASSETS, SYSTEM,
     container::Container,
     images::image,
     machine::Machine,
@@ -113,7 +113,9 @@ impl System<'_> {
 
         let image = image(self.dir, container.image.as_deref().unwrap());
         // Images and binaries of the tests, which a real cluster fetches over the network.
-        let seen = vec![provided("images").canonicalize().unwrap(), provided("runsc").canonicalize().unwrap()];
+        let assets = self.dir.join(ASSETS);
+        fs::create_dir_all(&assets).unwrap();
+        let seen = vec![provided("images").canonicalize().unwrap(), provided("runsc").canonicalize().unwrap(), assets];
         let cgroup = format!("/ate-e2e-{}", pod.uid().unwrap());
         let given = runtime::Given { program: image.entrypoint, env, volumes, seen, network: None, cgroup };
         let config = runtime::config(spec, &container, given);

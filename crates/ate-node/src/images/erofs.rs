@@ -9,20 +9,31 @@
 //! whenever it is built from the same layers: fixed uuid and creation time, no order taken from a directory listing.
 //!
 //! `mkfs.erofs` reads the layers as overlayfs shows them, mounted in a namespace of its own that ends with it: a
-//! crash leaves nothing mounted. What overlayfs has for its own use it does not show.
+//! crash leaves nothing mounted. What overlayfs has for its own use it does not show. No shell and no other program is
+//! needed: the image of the node agent has none.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::{CString, OsStr, OsString},
     fs::{self, File, Permissions},
     io::{self, Read},
     os::unix::fs::{DirBuilderExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
-    process::Output,
+    process::{Output, Stdio},
     time::Duration,
 };
 
 use ate_api::id::Digest;
-use tokio::process::Command;
+use ateom::namespaces::unshare;
+use rustix::{
+    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+    process::chdir,
+    thread::UnshareFlags,
+};
+use tokio::{
+    process::{Child, Command},
+    runtime::Handle,
+    sync::oneshot,
+};
 
 use super::ImageError;
 use crate::{disk, unpack::Hashing};
@@ -43,12 +54,6 @@ const EPOCH: &str = "253402300799";
 const UUID: &str = "00000000-0000-0000-0000-000000000000";
 /// An attribute is shared, in an order found in listings, if more files than this have it: never.
 const SHARE_XATTRS_ABOVE: &str = "2147483647";
-
-/// `$1`: lower layers, in the words of overlayfs. Relative paths, to fit in one page.
-const SCRIPT: &str = r#"
-mount -t overlay overlay -o "ro,lowerdir=$1" root
-exec "$2" --quiet -U "$3" -x "$4" new/image root
-"#;
 
 /// An image as one read-only filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,20 +80,14 @@ pub(super) async fn build(image: &Digest, layers: &[PathBuf], dir: &Path, tmp: &
         let message = format!("it has {} layers; a filesystem is made of 1 to {MAX_LAYERS}", layers.len());
         return Err(ImageError::invalid(image, message));
     }
-    let path = search_path();
-    let mkfs = find("mkfs.erofs", "erofs-utils", &path)?;
-    let unshare = find("unshare", "util-linux", &path)?;
+    let mkfs = find("mkfs.erofs", "erofs-utils", &search_path())?;
     let work = work_dir(tmp, layers).map_err(failed)?;
-    // overlayfs wants two lower layers when there is no upper one.
-    let lower: String = (0..layers.len()).rev().map(|n| format!("{n}:")).chain(["empty".to_owned()]).collect();
-    let mut command = Command::new(unshare);
-    command.args(["--mount", "--propagation", "private", "sh", "-ec", SCRIPT, "sh", &lower]);
-    command.arg(mkfs).args([UUID, SHARE_XATTRS_ABOVE]);
-    command.env_clear().env("PATH", &path).env("SOURCE_DATE_EPOCH", EPOCH).env("LC_ALL", "C");
-    // The newer way to mount, which this program would take, limits the list of layers to 255 bytes.
-    command.env("LIBMOUNT_FORCE_MOUNT2", "always");
-    command.current_dir(work.path()).stdin(std::process::Stdio::null()).kill_on_drop(true);
-    match tokio::time::timeout(LIMIT, command.output()).await {
+    let mut command = Command::new(mkfs);
+    command.args(["--quiet", "-U", UUID, "-x", SHARE_XATTRS_ABOVE, "new/image", "root"]);
+    command.env_clear().env("SOURCE_DATE_EPOCH", EPOCH).env("LC_ALL", "C");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mkfs = spawn_over(layers.len(), work.path().to_owned(), command).await.map_err(failed)?;
+    match tokio::time::timeout(LIMIT, mkfs.wait_with_output()).await {
         Ok(done) => check(image, &done.map_err(failed)?)?,
         Err(_) => return Err(failed(io::Error::other(format!("not done within {LIMIT:?}")))),
     }
@@ -99,6 +98,27 @@ pub(super) async fn build(image: &Digest, layers: &[PathBuf], dir: &Path, tmp: &
         seal(&work.path().join("new"), &dir).map_err(failed)
     };
     super::blocking(image, finish).await
+}
+
+/// Starts a program in `work`, where it alone sees the layers, one over the other, at `root`.
+async fn spawn_over(layers: usize, work: PathBuf, mut command: Command) -> io::Result<Child> {
+    // overlayfs wants two lower layers when there is no upper one. Relative paths, to fit in one page.
+    let lower: String = (0..layers).rev().map(|n| format!("{n}:")).chain(["empty".to_owned()]).collect();
+    let lower = CString::new(format!("lowerdir={lower}"))?;
+    let (runtime, (started, starting)) = (Handle::current(), oneshot::channel());
+    // A thread has mounts and a working directory of its own if it wants; its children begin with them.
+    std::thread::Builder::new().name("erofs".to_owned()).spawn(move || {
+        let mut start = || {
+            unshare(UnshareFlags::NEWNS | UnshareFlags::FS)?;
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+            chdir(&work)?;
+            mount("overlay", "root", "overlay", MountFlags::RDONLY, Some(lower.as_c_str()))?;
+            let _entered = runtime.enter();
+            command.spawn()
+        };
+        let _ = started.send(start());
+    })?;
+    starting.await.map_err(io::Error::other)?
 }
 
 /// Where the program finds the layers under short names.

@@ -26,6 +26,8 @@ use super::{
     worker::{End, Worker},
 };
 
+/// A pod is seen before the herder in it listens: for so long that is nothing to warn of.
+const HERDER_UP: Duration = Duration::from_secs(10);
 const BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// A worker that lived this long did not fail because of how it was started.
@@ -270,7 +272,7 @@ impl Life {
 
     /// Assets first, then the herder; tries again until both are there or nobody wants the worker any more.
     async fn start(&mut self) -> Option<(Herder, Kept)> {
-        let mut pause = BACKOFF;
+        let (since, mut pause) = (Instant::now(), BACKOFF);
         let mut revoked = self.context.verified.revoked().changes();
         loop {
             let sandbox = self.spec.borrow_and_update().sandbox.clone();
@@ -301,7 +303,11 @@ impl Life {
                 Ok(herder) => return herder,
                 Err(_) if self.retire.is_cancelled() => return None,
                 Err(e) => {
-                    tracing::warn!(worker = %self.id, "worker cannot start, trying again: {e}");
+                    if self.place.is_some() && since.elapsed() < HERDER_UP {
+                        tracing::debug!(worker = %self.id, "worker cannot start yet: {e}");
+                    } else {
+                        tracing::warn!(worker = %self.id, "worker cannot start, trying again: {e}");
+                    }
                     self.report(&e.to_string());
                 }
             }
