@@ -170,7 +170,9 @@ impl User {
     #[track_caller]
     pub fn template_ready(&self, name: &str) {
         until(&format!("template {name} to be ready"), GOLDEN, || {
-            let t = self.get("template", name);
+            // In a cluster it is known a moment after it was applied.
+            let shown = self.ate(&["get", "template", name, "-o", "json"]);
+            let t: Value = serde_json::from_str(&shown.stdout).ok()?;
             assert_ne!(t["status"]["phase"], "Failed", "{t:#}");
             (t["status"]["phase"] == "Ready").then_some(())
         });
