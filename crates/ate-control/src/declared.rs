@@ -175,4 +175,13 @@ impl Core {
                 .hint(format!("write it there, for example with kubectl; {keeper} then brings it here"))),
         }
     }
+
+    /// # Errors
+    /// `WRONG_STATE` if configurations are declared elsewhere: nodes come and go there, and an upload would reach those
+    /// that are there today.
+    pub(crate) fn takes_uploads(&self) -> Result<(), Error> {
+        let Some(keeper) = self.keeper.get() else { return Ok(()) };
+        Err(Error::new(Reason::WrongState, format!("with {keeper} nodes fetch binaries by url"))
+            .hint("put the file where every node reaches it (https, s3, gs), and url and sha256 into a SandboxConfig"))
+    }
 }

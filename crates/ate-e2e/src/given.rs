@@ -28,6 +28,8 @@ pub struct Given {
     ateom_image: String,
     /// Of the example actor.
     image: String,
+    /// Of snapshots.
+    location: String,
     system: String,
 }
 
@@ -65,6 +67,7 @@ impl Given {
             class: set("ATE_E2E_CLASS").unwrap_or_else(|| "gvisor".to_owned()),
             ateom_image: needed("ATE_E2E_ATEOM_IMAGE", "the image of the herder, as a WorkerPool names it"),
             image: needed("ATE_E2E_IMAGE", "the image of the example actor"),
+            location: set("ATE_E2E_LOCATION").unwrap_or_else(|| "default".to_owned()),
             system: set("ATE_SYSTEM_NAMESPACE").unwrap_or_else(|| "ate-system".to_owned()),
         })
     }
@@ -137,7 +140,8 @@ impl Room {
     /// The example actor, for that pool.
     pub fn template(&self) -> Template {
         let selector = format!("workerSelector: {{matchLabels: {{{LABEL}: {}}}}}", self.space());
-        Template::default().image(self.cluster.image.clone()).line(&selector)
+        let Given { image, location, .. } = self.cluster;
+        Template::default().image(image.clone()).location(location.clone()).line(&selector)
     }
 
     /// kubectl as an administrator, in this namespace.

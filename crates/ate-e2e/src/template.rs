@@ -7,6 +7,8 @@ use crate::counter_image;
 pub struct Template {
     class: Option<&'static str>,
     image: String,
+    /// Of snapshots.
+    location: String,
     env: Vec<(String, String)>,
     /// The directory `/data` is a durable one.
     durable: bool,
@@ -24,7 +26,18 @@ impl Default for Template {
     fn default() -> Self {
         let (env, lines) = (Vec::new(), String::new());
         let image = counter_image();
-        Template { class: None, image, env, durable: false, data: false, second: None, readyz: "/readyz", lines }
+        let location = "default".to_owned();
+        Template {
+            class: None,
+            image,
+            location,
+            env,
+            durable: false,
+            data: false,
+            second: None,
+            readyz: "/readyz",
+            lines,
+        }
     }
 }
 
@@ -35,6 +48,10 @@ impl Template {
 
     pub fn image(self, image: String) -> Self {
         Template { image, ..self }
+    }
+
+    pub fn location(self, location: String) -> Self {
+        Template { location, ..self }
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
@@ -79,7 +96,7 @@ impl Template {
             yaml += &format!("  sandboxClass: {class}\n");
         }
         let scopes = if self.data { ", onPause: Data, onCommit: Data" } else { "" };
-        yaml += &format!("  snapshotsConfig: {{location: default{scopes}}}\n");
+        yaml += &format!("  snapshotsConfig: {{location: {:?}{scopes}}}\n", self.location);
         if self.durable {
             yaml += "  volumes: [{name: data, durableDir: {}}]\n";
         }

@@ -81,6 +81,7 @@ suite! {
         an_actor_that_ends_is_reported_and_comes_back_from_its_last_snapshot,
     }
     pods: {
+        binaries_are_not_uploaded_where_nodes_come_and_go,
         whoever_is_in_a_pod_that_is_deleted_goes_on_in_another,
         whoever_is_in_a_pool_that_is_scaled_to_zero_goes_on_when_it_has_workers_again,
     }

@@ -23,6 +23,7 @@ impl Assets for AssetsService {
     async fn import(&self, request: Request<Streaming<ImportRequest>>) -> Result<Response<ImportResponse>, Status> {
         // Before the first byte is read. The name is a label in messages only and comes with the header.
         let core = self.0.admit(&request, &[Ask::all(Verb::Import, Kind::Asset, "")]).await?.core;
+        core.takes_uploads()?;
         let mut parts = request.into_inner();
         let Some(Part::Header(header)) = parts.message().await?.and_then(|m| m.part) else {
             return Err(Error::new(Reason::Invalid, "the first message must be the header").into());

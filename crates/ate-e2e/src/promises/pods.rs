@@ -32,6 +32,13 @@ pub fn whoever_is_in_a_pool_that_is_scaled_to_zero_goes_on_when_it_has_workers_a
     assert_eq!(lost(&site), 0);
 }
 
+pub fn binaries_are_not_uploaded_where_nodes_come_and_go(kit: &'static Kit) {
+    let site = Site::start(kit, 0);
+    let said = site.ate(&["sandbox", "import", "--class", kit.class, "--name", "mine", "any=/etc/passwd"]).refused();
+    assert!(said.contains("WRONG_STATE") && said.contains("SandboxConfig"), "{said}");
+    assert!(!site.ate(&["get", "sandboxconfigs", "-o", "name"]).ok().contains("mine"));
+}
+
 /// As `pod/NAME`.
 fn pods(site: &Site) -> Vec<String> {
     site.room().kubectl(&["get", "pods", "-o", "name"]).ok().lines().map(str::to_owned).collect()
