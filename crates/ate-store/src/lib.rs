@@ -167,7 +167,8 @@ pub type Changes = BoxStream<'static, Result<Change>>;
 ///
 /// What every implementation promises:
 ///
-/// 1. **Atomic**: a transaction happens as a whole or not at all, also across a crash.
+/// 1. **Atomic**: a transaction happens as a whole or not at all, also across a crash. Who has read one of its writes reads all
+///    of them from then on, or newer ones.
 /// 2. **Durable**: when `commit` returns `Ok`, the writes survive `kill -9` and power loss.
 /// 3. **Serializable**: commits have one order, that of their versions; checks are evaluated in it.
 /// 4. **Read your writes**: a `get` or `list` that begins after a commit returned sees it or something newer.

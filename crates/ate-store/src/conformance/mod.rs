@@ -42,6 +42,7 @@ macro_rules! conformance_tests {
             an_empty_transaction_only_checks
             deleting_what_is_absent_is_no_error
             a_commit_is_read_by_whoever_asks_after_it
+            who_has_read_one_write_of_a_commit_reads_the_others
             a_dropped_commit_happens_whole_or_not_at_all
             everything_is_there_after_reopening
             versions_are_not_used_again_after_reopening

@@ -1,6 +1,9 @@
 //! Atomic, serializable, durable, cancel-safe.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use futures::future::join_all;
 use tokio::task::JoinSet;
@@ -167,6 +170,34 @@ pub async fn a_commit_is_read_by_whoever_asks_after_it(backend: &impl Backend) {
         });
     }
     within(tasks.join_all()).await;
+}
+
+pub async fn who_has_read_one_write_of_a_commit_reads_the_others(backend: &impl Backend) {
+    const KEYS: usize = 100;
+    let store = backend.open().await;
+    let done = Arc::new(AtomicBool::new(false));
+    let round =
+        |round: usize| (0..KEYS).fold(Transaction::new(), |tx, i| tx.put(format!("part/{i:03}"), round.to_string()));
+    store.commit(round(0)).await.unwrap();
+    let writer = tokio::spawn({
+        let (store, done) = (store.clone(), done.clone());
+        async move {
+            for n in 1..400 {
+                store.commit(round(n)).await.unwrap();
+            }
+            done.store(true, Ordering::Release);
+        }
+    });
+    within(async {
+        while !done.load(Ordering::Acquire) {
+            let (first, _) = number(&*store, "part/000").await;
+            let (last, _) = number(&*store, &format!("part/{:03}", KEYS - 1)).await;
+            assert!(last >= first, "commit {first} was seen, and then {last}");
+            tokio::task::yield_now().await;
+        }
+        writer.await.unwrap();
+    })
+    .await;
 }
 
 pub async fn a_dropped_commit_happens_whole_or_not_at_all(backend: &impl Backend) {

@@ -79,7 +79,8 @@ impl Drop for EmbeddedStore {
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn get(&self, key: &str) -> Result<Option<Versioned>> {
-        match self.records.get(key).map_err(unavailable)? {
+        // A snapshot: without one, what a batch has put into memory so far would be seen, and not yet the rest.
+        match self.db.snapshot().get(&self.records, key).map_err(unavailable)? {
             Some(stored) => Ok(Some(Record::decode(stored)?)),
             None => Ok(None),
         }
