@@ -96,7 +96,7 @@ impl Template {
             yaml += &format!("  sandboxClass: {class}\n");
         }
         let scopes = if self.data { ", onPause: Data, onCommit: Data" } else { "" };
-        yaml += &format!("  snapshotsConfig: {{location: {:?}{scopes}}}\n", self.location);
+        yaml += &format!("  snapshotsConfig: {{location: {}{scopes}}}\n", self.location);
         if self.durable {
             yaml += "  volumes: [{name: data, durableDir: {}}]\n";
         }
