@@ -1,5 +1,7 @@
 //! The herder's side of the log port: what containers write, and that they have ended.
 
+use std::{io, sync::Arc, time::Duration};
+
 use ate_guest::{
     frame::{self, HEADER, Kind},
     protocol::{self, Event, MAX_DATA},
@@ -9,11 +11,15 @@ use ateom::{
     logs::{ContainerLog, Stdio},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncWriteExt,
     net::{UnixStream, unix::pipe},
-    sync::watch,
+    sync::{Mutex, OwnedMutexGuard, watch},
     task::JoinHandle,
+    time::timeout,
 };
+
+/// For reading what a machine that has ended left in its port.
+const REST: Duration = Duration::from_secs(1);
 
 /// How the first container ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +32,8 @@ pub(crate) enum ContainerEnd {
 pub(crate) struct Logs {
     containers: Vec<ContainerLog>,
     task: JoinHandle<()>,
+    port: Arc<Mutex<()>>,
+    held: Option<OwnedMutexGuard<()>>,
     end: watch::Receiver<Option<ContainerEnd>>,
 }
 
@@ -44,12 +52,28 @@ impl Logs {
             sinks.push(Sink { out: pipe::Sender::from_owned_fd(stdout)?, err: pipe::Sender::from_owned_fd(stderr)? });
         }
         let (ended, end) = watch::channel(None);
+        let turn: Arc<Mutex<()>> = Arc::default();
+        let port = Port { stream: port, turn: turn.clone() };
         let task = tokio::spawn(async move {
             if let Err(why) = copy(port, sinks, &ended).await {
                 tracing::warn!("the guest's log ends: {why}");
             }
         });
-        Ok(Logs { containers, task, end })
+        Ok(Logs { containers, task, port: turn, held: None, end })
+    }
+
+    /// Nothing is read any more: as long as a machine is saved. The VMM takes what the guest has written out of the
+    /// guest's memory whenever there is room in the port, though the machine is stopped; what it saved of the device
+    /// before would not fit that memory.
+    pub(crate) async fn hold(&mut self) {
+        if self.held.is_none() {
+            self.held = Some(self.port.clone().lock_owned().await);
+        }
+    }
+
+    /// The machine goes on.
+    pub(crate) fn release(&mut self) {
+        self.held = None;
     }
 
     /// From now on the lines are this activation's.
@@ -68,21 +92,45 @@ impl Logs {
     }
 
     /// Writes what is left. The machine has ended.
-    pub(crate) async fn finish(self) {
-        self.task.abort();
-        let _ = self.task.await;
+    pub(crate) async fn finish(mut self) {
+        self.release();
+        if timeout(REST, &mut self.task).await.is_err() {
+            self.task.abort();
+            let _ = self.task.await;
+        }
         for container in self.containers {
             container.finish().await;
         }
     }
 }
 
+struct Port {
+    stream: UnixStream,
+    /// Whoever has it may read.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Port {
+    /// # Errors
+    /// Also at the end of what there is.
+    async fn read_exact(&self, mut buf: &mut [u8]) -> io::Result<()> {
+        while !buf.is_empty() {
+            self.stream.readable().await?;
+            let turn = self.turn.lock().await;
+            match self.stream.try_read(buf) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => buf = &mut buf[n..],
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+            drop(turn);
+        }
+        Ok(())
+    }
+}
+
 /// Until the machine ends or talks nonsense.
-async fn copy(
-    mut port: UnixStream,
-    mut sinks: Vec<Sink>,
-    ended: &watch::Sender<Option<ContainerEnd>>,
-) -> Result<(), String> {
+async fn copy(port: Port, mut sinks: Vec<Sink>, ended: &watch::Sender<Option<ContainerEnd>>) -> Result<(), String> {
     let mut payload = Vec::new();
     loop {
         let mut head = [0; HEADER];

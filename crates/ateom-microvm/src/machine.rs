@@ -232,6 +232,7 @@ impl Machine {
     }
 
     async fn save(&mut self, dir: &Path, may_need_base: bool) -> Result<Checkpointed, Error> {
+        self.logs.hold().await;
         self.vmm.stop().await?;
         self.stopped = true;
         let devices = self.vmm.save().await?;
@@ -284,6 +285,7 @@ impl Machine {
 
     /// Lets a frozen machine go on as it was.
     pub(crate) async fn thaw(&mut self) -> Result<(), Error> {
+        self.logs.release();
         if std::mem::take(&mut self.stopped) {
             self.vmm.go().await?;
         }
