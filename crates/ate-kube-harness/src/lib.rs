@@ -181,6 +181,7 @@ impl Cluster {
 
     fn kubeconfig_of(&self, user: &str, groups: &[&str]) -> serde_json::Value {
         let (certificate, key) = self.authority.client(user, groups).expect("a client certificate");
+        let base64 = |pem: &str| base64::engine::general_purpose::STANDARD.encode(pem);
         serde_json::json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
             "clusters": [{"name": "test", "cluster": {
@@ -213,10 +214,6 @@ impl Cluster {
 async fn has_default_namespace(admin: &Client) -> bool {
     let namespaces = kube::Api::<k8s_openapi::api::core::v1::Namespace>::all(admin.clone());
     namespaces.get_opt("default").await.is_ok_and(|found| found.is_some())
-}
-
-fn base64(pem: &str) -> String {
-    base64::engine::general_purpose::STANDARD.encode(pem)
 }
 
 fn free_port() -> Result<u16, String> {

@@ -7,8 +7,8 @@ use kube::{
 };
 use serde_json::json;
 
-/// One turn, in one namespace or in all: each Deployment with this label gets as many pods as it asks for, spread over these nodes, and pods of none are
-/// deleted.
+/// One turn, in one namespace or in all: each Deployment with this label gets as many pods as it asks for, spread over these
+/// nodes, and pods of none are deleted.
 ///
 /// # Errors
 /// When the API server is away.

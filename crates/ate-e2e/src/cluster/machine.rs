@@ -9,21 +9,18 @@ use std::{
 use crate::user::run;
 
 /// A node, and its directory.
-#[derive(Clone)]
 pub(super) struct Machine {
     pub(super) name: String,
     pub(super) data_dir: PathBuf,
-}
-
-impl Machine {
-    /// Where the pods of the system have that directory on a real machine.
-    pub(super) const PATH: &str = "/var/lib/ate";
 }
 
 /// The mount at the directory of a machine. Dropped: nothing is mounted there.
 pub(super) struct Shared(PathBuf);
 
 impl Machine {
+    /// Where the pods of the system have that directory on a real machine.
+    pub(super) const PATH: &str = "/var/lib/ate";
+
     /// Below `dir`. Its directory of objects is the same on all machines, as with a network file system.
     pub(super) fn new(dir: &Path, n: usize) -> (Machine, Shared) {
         let data_dir = dir.join(format!("n{n}"));

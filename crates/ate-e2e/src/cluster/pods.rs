@@ -65,7 +65,6 @@ fn text(bytes: ByteString) -> String {
 }
 
 /// A volume of a secret: its files are links into a directory that is replaced as a whole, as the kubelet has it.
-#[derive(Clone)]
 pub(super) struct SecretVolume {
     pub(super) secret: String,
     pub(super) dir: PathBuf,
