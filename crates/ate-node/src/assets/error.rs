@@ -24,6 +24,8 @@ pub enum AssetError {
     /// It reports errors or takes no writes.
     #[error("the disk of the node fails: {action}: {message}")]
     DiskFails { action: String, message: String },
+    #[error("asset sha256:{digest} cannot be removed while assets are being fetched")]
+    Busy { digest: Digest },
     /// An upload that stopped before its declared end, or went past it.
     #[error("the upload of an asset is incomplete: {message}")]
     Incomplete { message: String },
@@ -78,6 +80,9 @@ impl From<AssetError> for Error {
                 (Reason::DiskFull, name.as_str(), "free space on the disk of the node's data directory")
             }
             AssetError::DiskFails { .. } => (Reason::StorageUnavailable, "", crate::disk::FAILS),
+            AssetError::Busy { .. } => {
+                (Reason::InUse, "", "try again later; `ate get assets` shows what is being fetched")
+            }
             AssetError::Incomplete { .. } => (Reason::Invalid, "", "upload the asset again"),
             AssetError::Foreign { .. } => (
                 Reason::AssetUnavailable,

@@ -50,6 +50,9 @@ pub const MAX_ASSET_BYTES: u64 = 8 << 30;
 pub const MEDIA_TYPE_TAR: &str = "application/x-tar";
 /// An import waits at least this long for a configuration that names it.
 const IMPORT_MIN_AGE: Duration = Duration::from_secs(3600);
+/// For a removal to find a moment in which nothing is fetched, and how often it looks.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(10);
+const REMOVE_LOOK: Duration = Duration::from_millis(20);
 /// What was found changed on disk stays this long for people to look at.
 const QUARANTINE_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -76,7 +79,8 @@ struct Inner {
     checks: Flights<Digest, Result<Option<Record>, AssetError>>,
     fetches: Flights<Digest, Result<Record, AssetError>>,
     unpacks: Flights<Digest, Result<(), AssetError>>,
-    /// Read by whoever adds or verifies, written by the collector, which never waits for it.
+    /// Read by whoever adds or verifies, and by who does a part of that; written by whoever removes. Nobody waits in line
+    /// to write: readers would wait behind that, and one that is read from a dead server is held for long.
     gate: RwLock<()>,
 }
 
@@ -179,9 +183,16 @@ impl AssetCache {
         blocking(move || inner.collect(&live, min_age)).await
     }
 
-    /// Removes one, wherever it came from. Nobody may use it. Waits for fetches under way.
+    /// Removes one, wherever it came from. Nobody may use it. Waits a while for fetches under way.
     pub async fn remove(&self, digest: &Digest) -> Result<(), AssetError> {
-        let _gate = self.0.gate.write().await;
+        let end = Instant::now() + REMOVE_PATIENCE;
+        let _gate = loop {
+            match self.0.gate.try_write() {
+                Ok(gate) => break gate,
+                Err(_) if Instant::now() >= end => return Err(AssetError::Busy { digest: digest.clone() }),
+                Err(_) => tokio::time::sleep(REMOVE_LOOK).await,
+            }
+        };
         let (inner, digest) = (self.0.clone(), digest.clone());
         blocking(move || {
             inner.known().remove(&digest);

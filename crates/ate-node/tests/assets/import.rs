@@ -9,7 +9,11 @@ use std::{
 use ate_api::id::Digest;
 use ate_node::assets::{AssetError, Imported};
 
-use crate::{Bed, PROGRAM, pinned, server::Server, support::names};
+use crate::{
+    Bed, PROGRAM, pinned,
+    server::Server,
+    support::{Layer, names},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_has_a_url_that_serves_it_without_a_second_copy() {
@@ -56,4 +60,23 @@ async fn an_import_serves_at_once_those_who_wait_for_a_dead_url() {
     bed.import("application/octet-stream", PROGRAM).await.unwrap();
     let path = tokio::time::timeout(Duration::from_secs(10), bed.cache.ensure(&asset)).await.unwrap().unwrap();
     assert_eq!(fs::read(path).unwrap(), PROGRAM);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_waits_for_a_dead_url_keeps_nobody_else_waiting_and_ends() {
+    let bed = Bed::new().await;
+    let kept = bed.import("application/octet-stream", PROGRAM).await.unwrap();
+    let dead = Server::start(Vec::new(), 0, false, Duration::from_secs(3600)).await;
+    let asset = pinned(b"never", &[&dead.url]);
+    let waiting = tokio::time::timeout(Duration::from_millis(100), bed.cache.ensure(&asset)).await;
+    assert!(waiting.is_err(), "the server does not answer");
+    let others = async {
+        let archive = Layer::new().file("a", "1").bytes();
+        tokio::time::timeout(Duration::from_secs(5), bed.import("application/x-tar", &archive)).await
+    };
+    // The removal first, so that the import comes while it waits.
+    let (removed, imported) = tokio::join!(biased; bed.cache.remove(&kept.digest), others);
+    imported.expect("in time").unwrap();
+    assert!(matches!(removed, Err(AssetError::Busy { .. })), "{removed:?}");
+    bed.cache.ensure(&pinned(PROGRAM, &[&kept.url])).await.unwrap();
 }
