@@ -5,7 +5,10 @@ mod support;
 use std::time::Duration;
 
 use ate_api::{Reason, ateapi::actor::Status as Phase};
-use support::world::{World, atespace, eventually, name, options, pool, sandbox_config, template};
+use support::{
+    store::Trouble,
+    world::{PATIENCE, World, atespace, eventually, name, options, pool, sandbox_config, template},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_actor_is_created_resumed_suspended_and_resumed() {
@@ -258,7 +261,7 @@ async fn a_watch_shows_what_there_is_then_what_changes() {
     let request = WatchRequest { kind: "Actor".into(), namespace: "default".into(), name: String::new() };
     let mut events = w.resources.clone().watch(request).await.unwrap().into_inner();
     let mut next = async || {
-        let event = tokio::time::timeout(support::world::PATIENCE, events.message()).await.unwrap().unwrap().unwrap();
+        let event = tokio::time::timeout(PATIENCE, events.message()).await.unwrap().unwrap().unwrap();
         (event.r#type(), event.object.map(|o| o.name).unwrap_or_default())
     };
     assert_eq!(next().await, (Type::Added, "there".to_owned()));
@@ -267,4 +270,29 @@ async fn a_watch_shows_what_there_is_then_what_changes() {
     assert_eq!(next().await, (Type::Added, "later".to_owned()));
     w.remove("there").await.unwrap();
     assert_eq!(next().await, (Type::Deleted, "there".to_owned()));
+}
+
+/// Nobody would tell of it later: the store has told of it, and memory, which gets it with the answer, tells nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_begins_between_a_commit_and_its_answer_shows_what_was_committed() {
+    use ate_api::v1::{WatchRequest, watch_event::Type};
+    let w = World::ready(options(), 1).await;
+    w.troubles.add(Trouble::Held("atespace/late"));
+    let watched = async {
+        eventually("it is written", async || w.troubles.hold()).await;
+        let request = WatchRequest { kind: "Atespace".into(), ..Default::default() };
+        let mut events = w.resources.clone().watch(request).await.unwrap().into_inner();
+        let mut names = Vec::new();
+        loop {
+            let event = tokio::time::timeout(PATIENCE, events.message()).await.unwrap().unwrap().unwrap();
+            if event.r#type() == Type::Bookmark {
+                w.troubles.let_go();
+                return names;
+            }
+            names.push(event.object.unwrap().name);
+        }
+    };
+    let (applied, names) = tokio::join!(w.apply(atespace("late")), watched);
+    applied.unwrap();
+    assert_eq!(names, ["default", "late"]);
 }

@@ -211,7 +211,7 @@ impl Core {
         })
     }
 
-    async fn count_actors(&self, atespace: &str) -> Result<u64, Error> {
+    pub(crate) async fn count_actors(&self, atespace: &str) -> Result<u64, Error> {
         let found = self.db.first_keys(&format!("{}{atespace}/", keys::ACTORS), COUNTED).await?;
         Ok(found.len() as u64)
     }

@@ -50,7 +50,7 @@ pub(crate) async fn start(admitted: Admitted, kind: Kind, namespace: String, nam
     let Admitted { core, caller } = admitted;
     let holds = caller.clone();
     // Before the list, so that nothing falls between the two.
-    let feed = Feed::open(&core, kind);
+    let feed = Feed::open(&core, kind, &namespace, &name);
     let (out, events) = mpsc::channel(BUFFER);
     let mut watch = Watch { core: core.clone(), caller, kind, namespace, name, out, sent: HashMap::new() };
     core.spawn(async move {
@@ -70,20 +70,33 @@ enum Feed {
 }
 
 impl Feed {
-    fn open(core: &Core, kind: Kind) -> Feed {
-        let prefix = match kind {
-            Kind::Worker => return Feed::Workers(core.scheduler.watch()),
-            Kind::Asset => return Feed::Assets(core.asset_changes.subscribe()),
-            Kind::Atespace => keys::ATESPACES,
-            Kind::SandboxConfig => keys::CONFIGS,
-            Kind::WorkerPool => keys::POOLS,
-            Kind::ActorTemplate => keys::TEMPLATES,
-            Kind::Actor => keys::ACTORS,
-            Kind::Snapshot => keys::SNAPSHOTS,
-            Kind::Token => keys::TOKENS,
-        };
-        Feed::Store(core.db.store.watch(prefix))
+    fn open(core: &Core, kind: Kind, namespace: &str, name: &str) -> Feed {
+        match kind {
+            Kind::Worker => Feed::Workers(core.scheduler.watch()),
+            Kind::Asset => Feed::Assets(core.asset_changes.subscribe()),
+            _ => Feed::Store(core.db.store.watch(&prefix(kind, namespace, name).unwrap_or_default())),
+        }
     }
+}
+
+/// Where in the store the objects are that a watcher may want; others may be there too. `None`: they are not stored.
+fn prefix(kind: Kind, namespace: &str, name: &str) -> Option<String> {
+    let (all, namespaced) = match kind {
+        Kind::Worker | Kind::Asset => return None,
+        Kind::Atespace => (keys::ATESPACES, false),
+        Kind::SandboxConfig => (keys::CONFIGS, false),
+        Kind::WorkerPool => (keys::POOLS, true),
+        Kind::ActorTemplate => (keys::TEMPLATES, true),
+        Kind::Actor => (keys::ACTORS, true),
+        Kind::Token => (keys::TOKENS, false),
+        // Keyed by digest, whosever they are.
+        Kind::Snapshot => (keys::SNAPSHOTS, false),
+    };
+    Some(match (namespaced, namespace) {
+        (true, "") => all.to_owned(),
+        (true, namespace) => format!("{all}{namespace}/{name}"),
+        (false, _) => format!("{all}{name}"),
+    })
 }
 
 fn lagged() -> Error {
@@ -129,6 +142,34 @@ impl Watch {
     }
 
     async fn existing(&mut self) -> Result<(), Over> {
+        match prefix(self.kind, &self.namespace, &self.name) {
+            // Those of one namespace are found by an index.
+            Some(prefix) if self.kind != Kind::Snapshot => self.stored(&prefix).await,
+            _ => self.listed().await,
+        }
+    }
+
+    /// From the store, also what is kept in memory: memory learns of a commit only after the feed has told of it, and
+    /// whoever began to watch in between would never see it.
+    async fn stored(&mut self, prefix: &str) -> Result<(), Over> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = match self.core.db.page(prefix, after.as_deref(), PAGE).await {
+                Ok(page) => page,
+                Err(e) => return self.fail(e).await,
+            };
+            let last = page.len() < PAGE;
+            after = page.last().map(|(key, _)| key.clone());
+            for (key, found) in page {
+                self.changed(Change { key, version: found.version, value: Some(found.value) }).await?;
+            }
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn listed(&mut self) -> Result<(), Over> {
         let mut token = String::new();
         loop {
             match self.core.list_objects(&self.caller, self.kind, &self.namespace, &token, PAGE).await {
@@ -159,7 +200,11 @@ impl Watch {
         let Some(bytes) = &change.value else { return Ok(None) };
         let (key, version) = (change.key.as_str(), change.version);
         let object = match self.kind {
-            Kind::Atespace => views::atespace(&from_json::<AtespaceRecord>(key, bytes)?, version, 0)?,
+            Kind::Atespace => {
+                let record = from_json::<AtespaceRecord>(key, bytes)?;
+                let actors = self.core.count_actors(&record.resource.metadata.name).await?;
+                views::atespace(&record, version, actors)?
+            }
             Kind::SandboxConfig => {
                 let r = from_json::<ConfigRecord>(key, bytes)?.resource;
                 views::object("SandboxConfig", &r.metadata, version, &r)?

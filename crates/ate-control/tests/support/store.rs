@@ -1,12 +1,13 @@
-//! A real store, with commits and reads that fail as the script says.
+//! A real store, with commits and reads that fail, or are late, as the script says.
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 
 use async_trait::async_trait;
 use ate_store::{Changes, Result, Store, StoreError, Transaction, Versioned};
+use tokio::sync::Notify;
 
 /// What becomes of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,30 +20,50 @@ pub enum Trouble {
     Unheard(&'static str),
     /// The same for one that writes nothing else.
     UnheardAlone(&'static str),
+    /// It was written, and is answered when the script says so.
+    Held(&'static str),
     /// Such a key cannot be read.
     Unreadable(&'static str),
 }
 
 /// Troubles to come, each once, in whatever order they find what they wait for.
 #[derive(Clone, Default)]
-pub struct Troubles(Arc<Mutex<Vec<Trouble>>>, Arc<AtomicUsize>);
+pub struct Troubles(Arc<Weather>);
+
+#[derive(Default)]
+struct Weather {
+    to_come: Mutex<Vec<Trouble>>,
+    lists: AtomicUsize,
+    /// A commit was written whose answer waits for `answer`.
+    holds: AtomicBool,
+    answer: Notify,
+}
 
 impl Troubles {
     pub fn add(&self, trouble: Trouble) {
-        self.0.lock().unwrap().push(trouble);
+        self.0.to_come.lock().unwrap().push(trouble);
     }
 
     pub fn are_over(&self) -> bool {
-        self.0.lock().unwrap().is_empty()
+        self.0.to_come.lock().unwrap().is_empty()
     }
 
     /// Lists there were.
     pub fn lists(&self) -> usize {
-        self.1.load(Relaxed)
+        self.0.lists.load(Relaxed)
+    }
+
+    /// Whether an answer is being held back.
+    pub fn hold(&self) -> bool {
+        self.0.holds.load(Relaxed)
+    }
+
+    pub fn let_go(&self) {
+        self.0.answer.notify_one();
     }
 
     fn take(&self, which: impl Fn(&Trouble) -> bool) -> Option<Trouble> {
-        let mut troubles = self.0.lock().unwrap();
+        let mut troubles = self.0.to_come.lock().unwrap();
         let at = troubles.iter().position(which)?;
         Some(troubles.remove(at))
     }
@@ -64,7 +85,7 @@ impl Store for TroubledStore {
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, Versioned)>> {
-        self.1.1.fetch_add(1, Relaxed);
+        self.1.0.lists.fetch_add(1, Relaxed);
         self.0.list(prefix, after, limit).await
     }
 
@@ -72,7 +93,7 @@ impl Store for TroubledStore {
         let writes = |prefix: &str| tx.writes.iter().any(|(key, _)| key.starts_with(prefix));
         let alone = |prefix: &str| tx.writes.iter().all(|(key, _)| key.starts_with(prefix));
         let trouble = self.1.take(|t| match t {
-            Trouble::Lost(prefix) | Trouble::Unheard(prefix) => writes(prefix),
+            Trouble::Lost(prefix) | Trouble::Unheard(prefix) | Trouble::Held(prefix) => writes(prefix),
             Trouble::LostAlone(prefix) | Trouble::UnheardAlone(prefix) => alone(prefix),
             Trouble::Unreadable(_) => false,
         });
@@ -81,6 +102,13 @@ impl Store for TroubledStore {
             Some(Trouble::Unheard(_) | Trouble::UnheardAlone(_)) => {
                 self.0.commit(tx).await?;
                 return unavailable();
+            }
+            Some(Trouble::Held(_)) => {
+                let done = self.0.commit(tx).await;
+                self.1.0.holds.store(true, Relaxed);
+                self.1.0.answer.notified().await;
+                self.1.0.holds.store(false, Relaxed);
+                return done;
             }
             _ => {}
         }
