@@ -45,7 +45,7 @@ async fn an_actor_outlives_whatever_dies_around_it() {
 }
 
 async fn suspended_and_resumed(c: &Cluster, before: Count) -> Count {
-    c.ate(&["suspend", "actor", "a"]).await.unwrap();
+    c.suspend("a").await;
     phase_becomes(c, "Suspended").await;
     goes_on(c, &before, "suspended and resumed").await
 }
@@ -68,7 +68,7 @@ async fn the_node_agent_is_killed(c: &mut Cluster, before: Count) -> Count {
     let now = goes_on(c, &before, "no node agent").await;
     c.node("node-0").start_again();
     // And the next one finds it again: it can be suspended.
-    c.eventually("it is suspended", async || c.ate(&["suspend", "actor", "a"]).await.is_ok()).await;
+    c.suspend("a").await;
     assert_eq!(activation(c).await, running, "the same activation");
     goes_on(c, &now, "another node agent").await
 }
@@ -85,7 +85,7 @@ async fn its_pod_is_evicted(c: &Cluster, before: Count) -> Count {
 
 /// Resumes go on from what the control plane knows.
 async fn the_api_server_is_away(c: &Cluster, before: Count) -> Count {
-    c.ate(&["suspend", "actor", "a"]).await.unwrap();
+    c.suspend("a").await;
     c.api_server.stop_api();
     let now = goes_on(c, &before, "no API server").await;
     c.api_server.start_api().await.unwrap();
@@ -93,7 +93,7 @@ async fn the_api_server_is_away(c: &Cluster, before: Count) -> Count {
 }
 
 async fn the_database_restarts_during_a_resume(c: &Cluster, before: Count) -> Count {
-    c.ate(&["suspend", "actor", "a"]).await.unwrap();
+    c.suspend("a").await;
     let restart = async {
         tokio::time::sleep(Duration::from_millis(20)).await; // in the middle of it
         tokio::task::block_in_place(|| c.postgres.restart());
@@ -110,7 +110,7 @@ async fn certificates_are_rotated(c: &mut Cluster, before: Count) -> Count {
     c.control(leader).stop();
     c.eventually("the other one leads", async || c.leader().await != leader).await;
     let now = goes_on(c, &before, "new certificates").await;
-    c.eventually("it is suspended", async || c.ate(&["suspend", "actor", "a"]).await.is_ok()).await;
+    c.suspend("a").await;
     c.control(leader).start_again();
     goes_on(c, &now, "new certificates").await
 }
@@ -129,7 +129,7 @@ async fn a_node_agent_that_hangs_and_wakes_up_neither_serves_nor_saves_an_actor_
     let Some(mut c) = Cluster::start(2, 2).await else { return };
     c.ate(&["create", "actor", "a", "--template", "counter"]).await.unwrap();
     assert_eq!(c.count("a").await.count, 1);
-    c.ate(&["suspend", "actor", "a"]).await.unwrap();
+    c.suspend("a").await;
     assert_eq!(c.count("a").await.count, 2, "not saved");
     let pod = c.pod_of("a").await;
     let node = pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap();
@@ -152,7 +152,7 @@ async fn a_node_agent_that_hangs_and_wakes_up_neither_serves_nor_saves_an_actor_
     })
     .await;
     assert_eq!(c.count("a").await.count, 3);
-    c.ate(&["suspend", "actor", "a"]).await.unwrap();
+    c.suspend("a").await;
     assert_eq!(c.count("a").await.count, 4);
     assert_eq!((lost(&c).await, c.actor("a").await["status"]["phase"].as_str()), (1, Some("Running")));
 }

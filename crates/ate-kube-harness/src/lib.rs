@@ -14,7 +14,10 @@ mod process;
 mod programs;
 
 use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher as _, Hasher as _},
     net::SocketAddr,
+    ops::Range,
     path::PathBuf,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -37,7 +40,9 @@ use programs::Programs;
 
 /// Both programs are up within two seconds on an idle machine; tests run beside each other on busy ones.
 const START: Duration = Duration::from_secs(90);
-/// Ports are taken from the kernel and given up again before a server takes them: somebody else may be faster.
+/// Below those of outgoing connections (`net.ipv4.ip_local_port_range`), as Linux has them by default.
+const PORTS: Range<u16> = 10_000..32_768;
+/// Ports are tried and given up again before a server takes them: somebody else may be faster.
 const ATTEMPTS: usize = 5;
 
 /// An API server of its own. Ends with this value, and with the test's process whatever happens to that.
@@ -85,7 +90,7 @@ impl Cluster {
     async fn try_start(programs: Programs) -> Result<Cluster, String> {
         let dir = tempfile::Builder::new().prefix("ate-kube-").tempdir().map_err(|e| e.to_string())?.keep();
         let authority = Authority::new(&dir).map_err(|e| e.to_string())?;
-        let (etcd_port, peer_port, port) = (free_port()?, free_port()?, free_port()?);
+        let [etcd_port, peer_port, port] = [free_address()?, free_address()?, free_address()?].map(|a| a.port());
         let etcd = Lifeline::start(
             &programs.etcd,
             &[
@@ -216,7 +221,15 @@ async fn has_default_namespace(admin: &Client) -> bool {
     namespaces.get_opt("default").await.is_ok_and(|found| found.is_some())
 }
 
-fn free_port() -> Result<u16, String> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
-    listener.local_addr().map(|a| a.port()).map_err(|e| e.to_string())
+/// An address of loopback that nobody uses. Not with one of the ports that the kernel gives to outgoing connections: whoever
+/// listened there and was ended can listen there again.
+///
+/// # Errors
+/// When there is none.
+pub fn free_address() -> Result<SocketAddr, String> {
+    let chance = || RandomState::new().build_hasher().finish();
+    let mut all = (0..100).map(|_| PORTS.start + (chance() % PORTS.len() as u64) as u16);
+    let free = all.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    let port = free.ok_or_else(|| format!("no port between {} and {} is free", PORTS.start, PORTS.end))?;
+    Ok(([127, 0, 0, 1], port).into())
 }

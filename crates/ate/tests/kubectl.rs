@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use ate_kube_harness::{ADMIN, Cluster, MASTERS, create, token};
+use ate_kube_harness::{ADMIN, Cluster, MASTERS, create, free_address, token};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, Namespace, Pod, ServiceAccount},
@@ -179,8 +179,7 @@ async fn the_control_plane_knows_the_users_of_its_cluster_and_leads_clients_to_i
     let mut made = Command::new(env!("CARGO_BIN_EXE_ate"));
     made.arg("certs").arg("--dir").arg(&certs).args(["--dns", "127.0.0.1"]);
     assert!(made.output().unwrap().status.success());
-    let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (api, router) = (port(), port());
+    let (api, router) = (free_address().unwrap(), free_address().unwrap());
     // KUBECONFIG is a list of paths with colons between them, so its name must have none.
     let itself = dir.path().join("kubeconfig");
     let account = "system:serviceaccount:ate-system:ate-control";

@@ -1,4 +1,5 @@
-//! A container, run by a real runtime (`runc`). It can be killed and started again, and does not outlive the test.
+//! A container, run by a real runtime (`runc`), and again when it ends by itself (`restartPolicy: Always`). It can be killed
+//! and started again, and does not outlive the test.
 
 use std::{
     fs::{self, File},
@@ -10,7 +11,7 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::{node::signal, user::run};
+use crate::node::signal;
 
 /// Lines of a log that explain a failure.
 const LAST: usize = 40;
@@ -18,22 +19,28 @@ const LAST: usize = 40;
 const END: Duration = Duration::from_secs(30);
 /// From the call of the runtime to a process.
 const START: Duration = Duration::from_secs(30);
-/// Waits for the container, and ends it when nobody holds the standard input any more: when it is to be killed, and whatever
-/// becomes of the test.
+/// Runs the container, and again when it ends, until it is to end. Kills it when nobody holds the standard input any more:
+/// when it is to be killed, and whatever becomes of the test.
 const SHIM: &str = r#"
 trap '' INT TERM HUP
 exec 3<&0
-runc --root "$STATE" run --bundle "$BUNDLE" --pid-file "$BUNDLE/pid" "$ID" <&- 3<&- &
-runner=$!
-{
-  read -r _ <&3
-  until runc --root "$STATE" kill "$ID" KILL || ! kill -0 $runner; do sleep 0.05; done
-} >/dev/null 2>&1 &
-reader=$!
-exec 3<&-
-wait $runner
-kill -9 $reader
-runc --root "$STATE" delete --force "$ID"
+until [ -e "$BUNDLE/ending" ]; do
+  rm -f "$BUNDLE/pid"
+  [ -z "$COPY" ] || { rm -rf "$BUNDLE/rootfs" && cp -a "$COPY" "$BUNDLE/rootfs"; }
+  runc --root "$STATE" run --bundle "$BUNDLE" --pid-file "$BUNDLE/pid" "$ID" <&- 3<&- &
+  runner=$!
+  {
+    read -r _ <&3
+    touch "$BUNDLE/ending"
+    until runc --root "$STATE" kill "$ID" KILL || ! kill -0 $runner; do sleep 0.05; done
+  } >/dev/null 2>&1 &
+  reader=$!
+  wait $runner
+  code=$?
+  kill -9 $reader
+  runc --root "$STATE" delete --force "$ID"
+  [ -e "$BUNDLE/ending" ] || { echo "--- it ended by itself with $code and is started again"; sleep 0.2; }
+done
 "#;
 
 pub struct Container {
@@ -60,18 +67,21 @@ impl Container {
 
     pub fn start_again(&mut self) {
         self.kill();
-        let mut root = self.image.clone();
-        if self.config["root"]["readonly"] != true {
-            root = self.bundle.join("rootfs");
-            let _ = fs::remove_dir_all(&root);
-            run(Command::new("cp").arg("-a").arg(&self.image).arg(&root), "").ok();
-        }
+        let read_only = self.config["root"]["readonly"] == true;
+        let root = if read_only { self.image.clone() } else { self.bundle.join("rootfs") };
+        let copy = if read_only { Path::new("") } else { &self.image };
         self.config["root"]["path"] = root.display().to_string().into();
         fs::write(self.bundle.join("config.json"), self.config.to_string()).unwrap();
-        let _ = fs::remove_file(self.bundle.join("pid"));
+        for old in [self.ending(), self.bundle.join("pid")] {
+            let _ = fs::remove_file(old);
+        }
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let mut shim = Command::new("sh");
-        shim.args(["-c", SHIM]).env("STATE", &self.state).env("BUNDLE", &self.bundle).env("ID", &self.id);
+        shim.args(["-c", SHIM])
+            .env("STATE", &self.state)
+            .env("BUNDLE", &self.bundle)
+            .env("ID", &self.id)
+            .env("COPY", copy);
         shim.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log);
         self.shim = Some(shim.spawn().unwrap());
     }
@@ -84,7 +94,7 @@ impl Container {
         }
     }
 
-    /// In good order, as the kubelet ends it.
+    /// In good order, as the kubelet ends it; it is not started again.
     pub fn stop(&mut self) {
         self.ask_to_end();
         let end = Instant::now() + END;
@@ -95,7 +105,8 @@ impl Container {
         self.shim = None;
     }
 
-    pub(super) fn ask_to_end(&self) {
+    pub(super) fn ask_to_end(&mut self) {
+        fs::write(self.ending(), "").unwrap();
         self.signal(Signal::TERM);
     }
 
@@ -104,19 +115,19 @@ impl Container {
     }
 
     /// It does nothing any more, and is still there.
-    pub fn freeze(&self) {
+    pub fn freeze(&mut self) {
         self.signal(Signal::STOP);
     }
 
     /// It goes on as if no time had passed.
-    pub fn thaw(&self) {
+    pub fn thaw(&mut self) {
         self.signal(Signal::CONT);
     }
 
     /// To its first process, once it has one.
-    fn signal(&self, which: Signal) {
+    fn signal(&mut self, which: Signal) {
         let end = Instant::now() + START;
-        loop {
+        while !self.has_ended() {
             let pid = fs::read_to_string(self.bundle.join("pid")).ok().and_then(|text| text.trim().parse().ok());
             if let Some(pid) = pid {
                 return signal(pid, which);
@@ -124,6 +135,11 @@ impl Container {
             assert!(Instant::now() < end, "no process within {START:?}:\n{}", self.last_words());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// A file that is there once it is not to be started again.
+    fn ending(&self) -> PathBuf {
+        self.bundle.join("ending")
     }
 
     fn log(&self) -> PathBuf {

@@ -96,12 +96,7 @@ impl State {
             let uid = pod.uid().unwrap();
             match (self.running.contains_key(&uid), pod.metadata.deletion_timestamp.is_some()) {
                 (false, false) => self.begin(pod, uid).await?,
-                (true, false) => {
-                    let running = self.running.get_mut(&uid).unwrap();
-                    if running.container.has_ended() {
-                        running.container.start_again(); // restartPolicy Always
-                    }
-                }
+                (true, false) => {} // it starts again by itself when it ends
                 (true, true) if !self.end(pod, &uid) => {}
                 (_, true) => self.gone(pod, &uid).await?,
             }

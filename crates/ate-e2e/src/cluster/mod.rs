@@ -23,7 +23,7 @@ use std::{
 };
 
 use ate_kube::crd;
-use ate_kube_harness::{ADMIN, Cluster as ApiServer, MASTERS, PlayedNode, play_node};
+use ate_kube_harness::{ADMIN, Cluster as ApiServer, MASTERS, PlayedNode, free_address, play_node};
 use k8s_openapi::api::{
     core::v1::{Namespace, Pod},
     rbac::v1::{ClusterRoleBinding, RoleBinding},
@@ -107,7 +107,7 @@ impl Cluster {
         install(&client, &kubeconfig, dir.path(), &postgres.database()).await;
         let boss = install::boss(&client).await;
 
-        let ports: Vec<[SocketAddr; 2]> = (0..REPLICAS).map(|_| [free_port(), free_port()]).collect();
+        let ports: Vec<[SocketAddr; 2]> = (0..REPLICAS).map(|_| [(); 2].map(|()| free_address().unwrap())).collect();
         let of = |n: usize| ports.iter().map(|p| p[n]).collect::<Vec<_>>();
         let (api, router) = (Service::start(of(0)).await, Service::start(of(1)).await);
         let (machines, shared): (Vec<_>, Vec<_>) = (0..nodes).map(|n| Machine::new(dir.path(), n)).unzip();
@@ -244,6 +244,14 @@ impl Cluster {
         shown
     }
 
+    /// Asked again while nobody leads, or a node is away.
+    pub async fn suspend(&self, actor: &str) {
+        self.eventually(&format!("{actor} is suspended"), async || {
+            self.ate(&["suspend", "actor", actor]).await.is_ok()
+        })
+        .await;
+    }
+
     /// One request to an actor through the router, whichever replica leads. Tried again while nobody answers it.
     pub async fn count(&self, actor: &str) -> Count {
         let mut found = None;
@@ -343,10 +351,6 @@ impl Cluster {
         let logs = self.controls.iter().chain(&self.nodes).map(Container::last_words);
         logs.collect::<Vec<_>>().join("\n")
     }
-}
-
-fn free_port() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 async fn names<K>(api: Api<K>) -> Vec<String>
