@@ -53,8 +53,7 @@ pub enum Tuning {
 impl Tuning {
     fn settings(self) -> &'static str {
         match self {
-            // After it was killed it syncs what it finds: file by file that takes ten seconds and more on a slow disk.
-            Tuning::Test => "shared_buffers = 32MB\nmax_connections = 100\nrecovery_init_sync_method = syncfs\n",
+            Tuning::Test => "shared_buffers = 32MB\nmax_connections = 100\n",
             Tuning::Bench => {
                 "shared_buffers = 2GB\nmax_connections = 50\nwal_compression = lz4\nmax_wal_size = 8GB\n\
                  checkpoint_timeout = 15min\nwal_buffers = 64MB\n"
