@@ -1,17 +1,19 @@
-//! Finds out who calls, before any service is reached.
+//! Finds out who calls, before any service is reached. From there on a call goes to its end, whether or not somebody still
+//! waits for the answer: who leaves between a write and what follows from it must not leave the two apart.
 //!
 //! A token outweighs peer credentials, so root can try what a token may. One that does not count is refused and never
 //! passed over. Health alone is told to everybody: it says whether the server serves, and probes have no credentials.
 
 use std::{
-    future::{Future, Ready, ready},
+    future::{Future, ready},
+    panic::resume_unwind,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use ate_api::{Error, Reason, role::Role};
-use futures::future::Either;
+use tokio_util::task::TaskTracker;
 use tonic::{
     Status,
     codegen::http::{Extensions, HeaderMap, Request, Response, header::AUTHORIZATION},
@@ -47,19 +49,17 @@ pub(crate) struct Authenticated<S> {
     inner: S,
 }
 
-/// Known at once, or only after somebody was asked.
-type Answer<F, R, E> = Either<Either<Ready<Result<R, E>>, F>, Pin<Box<dyn Future<Output = Result<R, E>> + Send>>>;
-
 impl<S, B, R> Service<Request<B>> for Authenticated<S>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Error: Send,
     S::Future: Send,
     B: Send + 'static,
-    R: Default,
+    R: Default + Send + 'static,
 {
     type Response = Response<R>;
     type Error = S::Error;
-    type Future = Answer<S::Future, Response<R>, S::Error>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -67,34 +67,45 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if request.uri().path().starts_with(HEALTH) {
-            return Either::Left(Either::Right(self.inner.call(request)));
+            return Box::pin(self.inner.call(request));
         }
         let peer = peer(request.extensions());
         match who(&self.core, request.headers(), peer) {
             Ok(Who::Known(caller)) => {
                 request.extensions_mut().insert(*caller);
-                Either::Left(Either::Right(self.inner.call(request)))
+                Box::pin(to_its_end(self.core.tasks.clone(), self.inner.call(request)))
             }
             Ok(Who::Ask { reviews, token }) => {
                 // The one that said it is ready does the work; its copy waits for the next call.
                 let copy = self.inner.clone();
                 let mut inner = std::mem::replace(&mut self.inner, copy);
                 let core = self.core.clone();
-                Either::Right(Box::pin(async move {
+                Box::pin(async move {
                     match reviewed(reviews, &token, peer).await {
                         Ok(caller) => {
                             request.extensions_mut().insert(caller);
-                            inner.call(request).await
+                            to_its_end(core.tasks.clone(), inner.call(request)).await
                         }
                         Err(e) => Ok(refused(&core, peer, request.uri().path(), e)),
                     }
-                }))
+                })
             }
             Err(e) => {
                 let refused = refused(&self.core, peer, request.uri().path(), e);
-                Either::Left(Either::Left(ready(Ok(refused))))
+                Box::pin(ready(Ok(refused)))
             }
         }
+    }
+}
+
+async fn to_its_end<T: Send + 'static>(tasks: TaskTracker, work: impl Future<Output = T> + Send + 'static) -> T {
+    match tasks.spawn(work).await {
+        Ok(done) => done,
+        Err(e) => match e.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The runtime is ending, and we with it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 
