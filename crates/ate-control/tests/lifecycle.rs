@@ -7,7 +7,7 @@ use std::time::Duration;
 use ate_api::{Reason, ateapi::actor::Status as Phase};
 use support::{
     store::Trouble,
-    world::{PATIENCE, World, atespace, eventually, name, options, pool, sandbox_config, template},
+    world::{PATIENCE, World, atespace, eventually, name, of_class, options, pool, sandbox_config, template},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,6 +85,30 @@ async fn without_a_free_worker_a_request_waits_until_its_deadline() {
         w.suspend("a").await.unwrap()
     });
     assert_eq!(resumed.unwrap().status(), Phase::Running);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_worker_there_is_none_of_keeps_nobody_else_from_getting_one() {
+    let w = World::ready(options(), 1).await;
+    let config = of_class(sandbox_config("machines", 'b', true), "other");
+    for object in [config, of_class(pool("machines", 1), "other"), of_class(template("machine"), "other")] {
+        w.apply(object).await.unwrap();
+    }
+    w.template_ready("machine").await;
+    w.create_from("default", "m", "machine").await.unwrap();
+    w.create("a").await.unwrap();
+    w.create("b").await.unwrap();
+    let only = w.node.with(|s| s.reports.values().find(|r| r.pool.name == "machines").map(|r| r.id.clone()));
+    w.node.lose(&only.unwrap());
+    let (waited, ()) = tokio::join!(w.resume_within("m", Duration::from_secs(5)), async {
+        // Each makes room for the next, most of the time behind the one who waits in vain.
+        for _ in 0..8 {
+            for name in ["a", "b"] {
+                w.resume_within(name, Duration::from_secs(3)).await.unwrap();
+            }
+        }
+    });
+    assert_eq!(waited.unwrap_err().reason, Reason::NoFreeWorker);
 }
 
 fn support_no_eviction() -> ate_control::Options {

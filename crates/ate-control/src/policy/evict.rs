@@ -26,8 +26,7 @@ pub(crate) async fn run(core: Arc<Core>) {
 }
 
 fn make_room(core: &Arc<Core>) {
-    let mut missing = core.scheduler.shortage();
-    if missing == 0 {
+    if core.scheduler.shortage() == 0 {
         return;
     }
     let grace = core.options.eviction_grace;
@@ -39,12 +38,10 @@ fn make_room(core: &Arc<Core>) {
         .filter(|(idle, _, _)| *idle >= grace)
         .collect();
     candidates.sort_by_key(|(idle, _, _)| std::cmp::Reverse(*idle));
-    for (_, worker, holder) in candidates {
-        if missing == 0 {
-            return;
-        }
-        if idle::move_out(core, &worker, &holder, grace) {
-            missing -= 1;
-        }
+    let workers: Vec<_> = candidates.iter().map(|(_, worker, _)| worker).collect();
+    let needed = core.scheduler.needed(&workers);
+    for ((_, worker, holder), _) in candidates.iter().zip(needed).filter(|(_, needed)| *needed) {
+        // One who has a request now stays, and another is found with the next look.
+        idle::move_out(core, worker, holder, grace);
     }
 }

@@ -172,33 +172,44 @@ impl Book {
         ticket.claim.try_recv().ok()
     }
 
-    pub(super) fn shortage(&self) -> usize {
-        if self.waiting.is_empty() {
-            return 0;
-        }
+    /// Those in the queue, in its order, for whom no worker is on its way to being free.
+    fn unserved(&self) -> Vec<&Waiter> {
+        let mut unserved: Vec<&Waiter> = self.waiting.values().collect();
         let leaving = self.workers.values().filter(|w| match &w.seat {
             Seat::Held(h) => h.stage == Stage::Leaving,
             Seat::Cleaning => true,
             Seat::Free => false,
         });
-        self.waiting.len().saturating_sub(leaving.count())
+        for worker in leaving {
+            self.serve(&mut unserved, worker);
+        }
+        unserved
+    }
+
+    /// Takes out the first whom the worker suits. False: there is none.
+    fn serve(&self, waiting: &mut Vec<&Waiter>, worker: &Worker) -> bool {
+        let suits = |w: &&Waiter| {
+            let pool = self.pools.get(&worker.report.pool);
+            !w.exclude.contains(&worker.report.id)
+                && pool.is_some_and(|pool| w.need.fits_pool(&pool.info).is_ok())
+                && w.need.fits_worker(&worker.report).is_ok()
+        };
+        waiting.iter().position(suits).map(|at| waiting.remove(at)).is_some()
+    }
+
+    pub(super) fn shortage(&self) -> usize {
+        self.unserved().len()
     }
 
     pub(super) fn movable(&self) -> Vec<(WorkerId, Holder)> {
-        // The head of the queue decides which pools count: whoever is behind it is served after it anyway.
-        let Some(first) = self.waiting.values().next() else { return Vec::new() };
-        let fits = |w: &Worker| {
-            let pool = self.pools.get(&w.report.pool)?;
-            first.need.fits_pool(&pool.info).ok()?;
-            first.need.fits_worker(&w.report).ok()
-        };
-        self.workers
-            .iter()
-            .filter(|(id, _)| !first.exclude.contains(id))
-            .filter_map(|(id, w)| Some((id, w, w.holder()?)))
-            .filter(|(_, w, h)| h.movable && h.stage == Stage::Running && fits(w).is_some())
-            .map(|(id, _, h)| (id.clone(), h.clone()))
-            .collect()
+        let held = self.workers.iter().filter_map(|(id, w)| Some((id, w.holder()?)));
+        held.filter(|(_, h)| h.movable && h.stage == Stage::Running).map(|(id, h)| (id.clone(), h.clone())).collect()
+    }
+
+    pub(super) fn needed(&self, workers: &[&WorkerId]) -> Vec<bool> {
+        let mut unserved = self.unserved();
+        let needs = |id: &&WorkerId| self.workers.get(*id).is_some_and(|worker| self.serve(&mut unserved, worker));
+        workers.iter().map(needs).collect()
     }
 }
 

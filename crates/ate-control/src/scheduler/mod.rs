@@ -202,14 +202,20 @@ impl Scheduler {
         self.book().on_leaving()
     }
 
-    /// How many more workers the queue needs than are on their way to being free.
+    /// How many in the queue there are for whom no worker is on its way to being free.
     pub(crate) fn shortage(&self) -> usize {
         self.book().shortage()
     }
 
-    /// Running actors whose worker somebody in the queue could use.
+    /// Running actors that may be moved off their workers.
     pub(crate) fn movable(&self) -> Vec<(WorkerId, Holder)> {
         self.book().movable()
+    }
+
+    /// Which of these workers the queue needs, beside those that become free anyway: each serves the first in the queue whom
+    /// it suits and whom none before it serves. Who waits for what there is none of keeps nobody else waiting.
+    pub(crate) fn needed(&self, workers: &[&WorkerId]) -> Vec<bool> {
+        self.book().needed(workers)
     }
 
     /// Free workers that have nothing prepared, and those that have.
