@@ -266,7 +266,7 @@ impl Core {
                 Err(e) => return Err(e),
             }
         }
-        Ok(())
+        Err(too_many_conflicts(format!("sandboxconfig/{}", key.name)))
     }
 
     /// Nothing comes back if it is gone.

@@ -1,6 +1,6 @@
 //! Shows in the status of what people declared that its binaries are revoked.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ate_api::{
     Error, Reason,
@@ -11,6 +11,8 @@ use crate::core::Core;
 
 /// Type of the condition.
 const REVOKED: &str = "Revoked";
+/// Before what could not be written is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Sets the condition; takes it back if it was there.
 pub(crate) fn set_revoked(conditions: &mut Vec<Condition>, generation: u64, refusal: Option<&Error>) {
@@ -28,6 +30,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut templates = core.catalog.templates.watch();
     loop {
         templates.mark_unchanged();
+        let mut failed = false;
         for (name, template) in core.catalog.templates.all() {
             let Some(golden) = &template.value.golden else { continue };
             let refusal = core.trusted_revision(&golden.sandbox).err().filter(|e| e.reason == Reason::AssetRevoked);
@@ -40,11 +43,13 @@ pub(crate) async fn run(core: Arc<Core>) {
                 && e.reason != Reason::NotFound
             {
                 tracing::warn!(template = %name, error = %e, "status could not be written");
+                failed = true;
             }
         }
         tokio::select! {
             () = core.stop.cancelled() => return,
             _ = templates.changed() => {}
+            () = tokio::time::sleep(AGAIN), if failed => {}
             _ = revoked.changed() => {
                 // Pools come to work or cease to, and idle workers prepare for others.
                 core.config_ready.send_modify(|n| *n += 1);

@@ -39,8 +39,12 @@ pub(super) async fn sweep(core: &Arc<Core>, rollout: &Rollout) -> Result<bool, E
         };
         clean &= undoable || kept.former.is_empty();
         for actor in core.golden_actors(uid).await? {
-            let snapshot = core.load(&actor).await?.value.snapshot;
-            if !snapshot.is_some_and(|s| kept.goldens().any(|g| g.manifest == s.manifest)) {
+            let record = core.load(&actor).await?.value;
+            // Under what is in force one may just be made, for workers of another kind.
+            if record.pinned.is_some() && record.pinned == kept.golden.as_ref().map(|g| g.sandbox.clone()) {
+                continue;
+            }
+            if !record.snapshot.is_some_and(|s| kept.goldens().any(|g| g.manifest == s.manifest)) {
                 step!("sweep.delete", core.delete_actor(&actor, core.default_deadline()))?;
             }
         }
