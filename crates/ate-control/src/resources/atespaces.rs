@@ -56,8 +56,11 @@ impl Core {
 
     /// The atespace as it is in the store now.
     pub(crate) async fn reload_atespace(&self, name: &str) -> Result<Option<Entry<AtespaceRecord>>, Error> {
-        if let Some(found) = self.db.get_json::<AtespaceRecord>(&keys::atespace(name)).await? {
-            self.catalog.atespaces.set(name.to_owned(), found.version, found.value);
+        let known = self.catalog.atespaces.get(&name.to_owned());
+        match self.db.get_json::<AtespaceRecord>(&keys::atespace(name)).await? {
+            Some(found) => self.catalog.atespaces.set(name.to_owned(), found.version, found.value),
+            // Deleted by a commit whose answer was lost. Whoever made it anew meanwhile did so by a later one than the next.
+            None => known.into_iter().for_each(|k| self.catalog.atespaces.remove(name.to_owned(), k.version + 1)),
         }
         Ok(self.catalog.atespaces.get(&name.to_owned()))
     }
@@ -75,21 +78,47 @@ impl Core {
                 Err(e) if e.reason == Reason::Conflict => continue,
                 Err(e) => return Err(e),
             };
-            self.catalog.atespaces.set(name.to_owned(), version, marked.clone());
-            let users = self.db.first_keys(&format!("{}{name}/", keys::ACTORS), in_use::COUNTED).await;
-            if let Some(refusal) = in_use::refusal(&object, "actor", users?) {
-                marked.deleting = false;
-                let version = self.db.put_json(&key, Some(version), &marked).await?;
-                self.catalog.atespaces.set(name.to_owned(), version, marked);
-                return Err(refusal);
+            self.catalog.atespaces.set(name.to_owned(), version, marked);
+            match self.delete_unused(name, version).await {
+                Err(e) if e.reason == Reason::Conflict => {}
+                Err(e) => {
+                    self.keep_atespace(name).await?;
+                    return Err(e);
+                }
+                Ok(()) => return Ok(()),
             }
-            let gone = self
-                .db
-                .commit(Transaction::new().check(key.clone(), Expect::Version(version)).delete(key.clone()))
-                .await?;
-            self.catalog.atespaces.remove(name.to_owned(), gone);
-            return Ok(());
         }
+        self.keep_atespace(name).await?;
         Err(too_many_conflicts(object))
+    }
+
+    /// One that is marked, if it still is of that version.
+    async fn delete_unused(&self, name: &str, version: u64) -> Result<(), Error> {
+        let users = self.db.first_keys(&format!("{}{name}/", keys::ACTORS), in_use::COUNTED).await?;
+        if let Some(refusal) = in_use::refusal(&format!("atespace/{name}"), "actor", users) {
+            return Err(refusal);
+        }
+        let key = keys::atespace(name);
+        let tx = Transaction::new().check(key.clone(), Expect::Version(version)).delete(key);
+        let gone = self.db.commit(tx).await?;
+        self.catalog.atespaces.remove(name.to_owned(), gone);
+        Ok(())
+    }
+
+    /// It is not deleted after all, whoever changed it meanwhile.
+    async fn keep_atespace(&self, name: &str) -> Result<(), Error> {
+        for _ in 0..ATTEMPTS {
+            let Some(old) = self.reload_atespace(name).await?.filter(|old| old.value.deleting) else { return Ok(()) };
+            let kept = AtespaceRecord { deleting: false, ..(*old.value).clone() };
+            match self.db.put_json(&keys::atespace(name), Some(old.version), &kept).await {
+                Ok(version) => {
+                    self.catalog.atespaces.set(name.to_owned(), version, kept);
+                    return Ok(());
+                }
+                Err(e) if e.reason == Reason::Conflict => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(too_many_conflicts(format!("atespace/{name}")))
     }
 }
