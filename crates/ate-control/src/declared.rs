@@ -162,7 +162,14 @@ impl Declared {
 /// Whether one is what the other was applied from.
 fn same_declaration(stored: &Resource, declared: &Resource) -> bool {
     let (a, b) = (stored.metadata(), declared.metadata());
-    a.generation == b.generation && a.labels == b.labels && a.annotations == b.annotations
+    let same = a.generation == b.generation && a.labels == b.labels && a.annotations == b.annotations;
+    // A configuration that lost a default to another one counts that as a generation, and so may its declaration have
+    // counted something else meanwhile.
+    let same_spec = match (stored, declared) {
+        (Resource::SandboxConfig(a), Resource::SandboxConfig(b)) => a.spec == b.spec,
+        _ => true,
+    };
+    same && same_spec
 }
 
 impl Core {

@@ -12,6 +12,7 @@ use ate_store::Store as _;
 use serde_json::json;
 use support::{
     node::Fault,
+    store::Trouble,
     world::{World, atespace, eventually, options, pool, sandbox_config, template},
 };
 
@@ -65,6 +66,60 @@ async fn the_newest_default_takes_the_place_of_the_one_before() {
         defaults += usize::from(w.get("SandboxConfig", &name).await.unwrap()["spec"]["default"] == true);
     }
     assert_eq!(defaults, 1);
+}
+
+/// The loss of the default counts as a generation here, and the edit as the same one there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_elsewhere_of_a_configuration_that_has_just_lost_a_default_is_not_taken_for_the_loss() {
+    let w = World::empty(options()).await;
+    let side = w.control.declared_by("the test");
+    let (one, two) = (Uid::generate(), Uid::generate());
+    side.apply(kept(sandbox_config("one", 'a', true), &one, 1)).await.unwrap();
+    side.apply(kept(sandbox_config("two", 'b', true), &two, 1)).await.unwrap();
+    let lost = side.get("SandboxConfig", "", "one").unwrap();
+    assert_eq!(lost.metadata().generation, 2);
+    side.apply(kept(sandbox_config("one", 'c', false), &one, 2)).await.unwrap();
+    let Some(Resource::SandboxConfig(now)) = side.get("SandboxConfig", "", "one") else { panic!("it is gone") };
+    assert_eq!(now.status.unwrap().revision, 2, "the new binaries are in force");
+    let same = side.apply(kept(sandbox_config("one", 'c', false), &one, 2)).await.unwrap();
+    assert_eq!(same.metadata().generation, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_atespace_that_is_changed_while_its_deletion_is_refused_takes_actors_again() {
+    let w = World::ready(options(), 1).await;
+    w.create("a").await.unwrap();
+    w.troubles.add(Trouble::Held("atespace/default"));
+    let changed = async {
+        eventually("it is marked", async || w.troubles.hold()).await;
+        let mut labelled = atespace("default");
+        labelled["metadata"]["labels"] = json!({"team": "a"});
+        let applied = w.apply(labelled).await;
+        w.troubles.let_go();
+        applied
+    };
+    let (deleted, changed) = tokio::join!(w.delete("Atespace", "default"), changed);
+    changed.unwrap();
+    assert_eq!(deleted.unwrap_err().reason, Reason::InUse);
+    w.create("b").await.unwrap();
+    let now = w.get("Atespace", "default").await.unwrap();
+    assert_eq!(now["metadata"]["labels"]["team"], "a");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_for_somebody_who_left_is_there_for_everybody() {
+    let w = World::ready(options(), 1).await;
+    w.troubles.add(Trouble::Held("atespace/late"));
+    let applied = tokio::select! {
+        applied = w.apply(atespace("late")) => Some(applied),
+        () = eventually("it is written", async || w.troubles.hold()) => None,
+    };
+    assert!(applied.is_none(), "the caller has left");
+    // What is asked after that on the same connection is answered after that has been seen.
+    assert!(w.get("Atespace", "late").await.is_err());
+    w.troubles.let_go();
+    eventually("it is there", async || w.get("Atespace", "late").await.is_ok()).await;
+    w.delete("Atespace", "late").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
