@@ -9,7 +9,7 @@ use ate_api::{ateapi::actor::Status as Phase, id::WorkerId};
 use ate_control::Options;
 use support::{
     node::{Fault, Script},
-    world::{World, eventually, options},
+    world::{World, eventually, options, pool},
 };
 
 /// Nodes say at once who runs on them; one that does not is gone.
@@ -206,4 +206,49 @@ async fn nobody_begins_on_a_node_that_lacks_the_binaries_or_does_not_know_what_i
     reports.into_iter().for_each(|r| nodes[1].send(NodeEvent::Worker(r)));
     let uids = running(&w, &["a", "b"]).await;
     assert!(uids.iter().all(|uid| place(&nodes, uid)[0].0 == 0));
+}
+
+/// A pool of its own, with a worker on each node.
+async fn with_pool(nodes: &[Script]) -> World {
+    let w = World::cluster(with_grace(), 2, nodes.to_vec()).await;
+    w.apply(pool("other", 2)).await.unwrap();
+    eventually("its workers", async || w.list("Worker").await.len() == 4).await;
+    w
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_away_when_a_pool_was_removed_is_told_when_it_is_back() {
+    let nodes = two();
+    let w = with_pool(&nodes).await;
+    nodes[1].go_away();
+    w.delete("WorkerPool", "other").await.unwrap();
+    eventually("the pool is gone", async || w.get("WorkerPool", "other").await.is_err()).await;
+    let has = |node: &Script| node.with(|s| s.reports.values().any(|r| r.pool.name == "other"));
+    assert!(has(&nodes[1]), "it has not heard of it");
+    nodes[1].come_back();
+    eventually("it has heard of it", async || !has(&nodes[1])).await;
+    eventually("and so has everybody else", async || w.list("Worker").await.len() == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_on_a_pool_that_is_being_removed_is_saved_also_by_the_next_control_plane() {
+    let nodes = two();
+    let w = World::cluster(Options { capture_timeout: PATIENT, ..with_grace() }, 2, nodes.clone()).await;
+    let uid = running(&w, &["a"]).await.remove(0);
+    // Its last moments: it is to be suspended, and that takes longer than this control plane lives.
+    nodes.iter().for_each(|n| n.fault("capture", Fault::Hang));
+    let captures = || nodes.iter().map(|n| n.count("capture")).sum::<usize>();
+    let before = captures();
+    w.delete("WorkerPool", "pool").await.unwrap();
+    eventually("it is being saved", async || captures() > before).await;
+    nodes.iter().for_each(Script::go_away);
+    let w = w.replace_control(nodes.clone()).await;
+    let on = place(&nodes, &uid)[0].0;
+    nodes.iter().for_each(|n| n.with(|s| s.faults.clear()));
+    nodes.iter().for_each(Script::come_back);
+    w.phase_becomes("a", Phase::Suspended).await;
+    assert_eq!(lost(&w, "a").await, 0, "it was saved on node {on}");
+    assert!(w.actor("a").await.unwrap().latest_snapshot_info.is_some());
+    eventually("the pool is gone", async || w.get("WorkerPool", "pool").await.is_err()).await;
+    eventually("and its workers", async || nodes.iter().all(|n| n.with(|s| s.reports.is_empty()))).await;
 }

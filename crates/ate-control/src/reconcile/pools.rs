@@ -85,7 +85,8 @@ async fn reconcile(
         return Ok(false);
     }
     if pool.deleting {
-        return remove(core, name, told).await;
+        // Whoever is not adopted yet may be on one of its workers.
+        return if core.adoption.goes_on() { Ok(false) } else { remove(core, name, told).await };
     }
     // Before its binaries are known to be signed by whom they should, the node is not told of them.
     if let Some(revision) = revision.as_ref().ok().filter(|r| r.admits()) {

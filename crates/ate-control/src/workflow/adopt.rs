@@ -39,6 +39,11 @@ impl Adoption {
         self.0.send_if_modified(|awaited| awaited.remove(uid).is_some());
     }
 
+    /// Whether the fate of anybody is not known yet.
+    pub(crate) fn goes_on(&self) -> bool {
+        !self.0.borrow().is_empty()
+    }
+
     /// Returns when it is known whether the actor runs: at once, for nearly everybody. True: it was not known yet.
     async fn decided(&self, name: &ActorName) -> bool {
         let is_awaited = |awaited: &BTreeMap<Uid, ActorName>| awaited.values().any(|n| n == name);

@@ -113,7 +113,7 @@ impl NodeAgent for Fleet {
     }
 
     async fn set_pool(&self, pool: PoolSpec) -> Result<(), Error> {
-        let members = self.0.remember(|d| d.pools.insert(pool.name.clone(), pool.clone()));
+        let members = self.0.remember(|d| d.set_pool(pool.clone()));
         let of = members.len();
         let tell = |n, node: Arc<dyn NodeAgent>| -> Call<()> {
             let share = share(&pool, n, of);
@@ -123,7 +123,7 @@ impl NodeAgent for Fleet {
     }
 
     async fn remove_pool(&self, pool: &ObjectName) -> Result<(), Error> {
-        let members = self.0.remember(|d| d.pools.remove(pool));
+        let members = self.0.remember(|d| d.remove_pool(pool));
         let tell = |_, node: Arc<dyn NodeAgent>| -> Call<()> {
             let pool = pool.clone();
             Box::pin(async move { node.remove_pool(&pool).await })
@@ -259,6 +259,12 @@ impl NodeAgent for Fleet {
             let snapshot = snapshot.clone();
             Box::pin(async move { node.delete_snapshot(&snapshot).await })
         };
+        if let SnapshotLocation::Local { node } = &snapshot.location
+            && !self.has(node)
+        {
+            // Given up. Should it come back, this goes with the next collection there too.
+            return Ok(());
+        }
         self.0.where_it_lies(snapshot, delete).await
     }
 

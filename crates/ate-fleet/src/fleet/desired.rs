@@ -1,6 +1,9 @@
 //! What every node is to know, in the order in which it has to.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ate_agent::{NodeAgent, PoolSpec};
 use ate_api::{Error, id::ObjectName};
@@ -13,6 +16,8 @@ pub(super) struct Desired {
     /// None: nobody has said yet, and the node's own list is in force there.
     pub(super) revocations: Option<Revocations>,
     pub(super) pools: BTreeMap<ObjectName, PoolSpec>,
+    /// Pools there were: a node that was away may still have them.
+    pub(super) removed: BTreeSet<ObjectName>,
     /// Binaries that were found to work, by the label of their configuration: somebody may resume under them.
     pub(super) sandboxes: BTreeMap<String, SandboxRef>,
 }
@@ -28,9 +33,7 @@ impl Desired {
         if let Some(list) = &self.revocations {
             node.set_revocations(list.clone()).await?;
         }
-        for pool in self.pools.values() {
-            node.set_pool(share(pool, n, of)).await?;
-        }
+        self.tell_pools(node, n, of).await?;
         for sandbox in self.sandboxes.values() {
             let (node, sandbox) = (node.clone(), sandbox.clone());
             tokio::spawn(async move {
@@ -44,6 +47,26 @@ impl Desired {
             });
         }
         Ok(())
+    }
+
+    pub(super) async fn tell_pools(&self, node: &Arc<dyn NodeAgent>, n: usize, of: usize) -> Result<(), Error> {
+        for pool in &self.removed {
+            node.remove_pool(pool).await?;
+        }
+        for pool in self.pools.values() {
+            node.set_pool(share(pool, n, of)).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_pool(&mut self, pool: PoolSpec) {
+        self.removed.remove(&pool.name);
+        self.pools.insert(pool.name.clone(), pool);
+    }
+
+    pub(super) fn remove_pool(&mut self, pool: &ObjectName) {
+        self.pools.remove(pool);
+        self.removed.insert(pool.clone());
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 use ate_agent::{HeldStage, NodeEvent, WorkerReport};
 use ate_api::{Error, Reason, id::WorkerId};
 
-use super::{Inner, Member, desired::share};
+use super::{Inner, Member};
 
 /// Before a node that went away is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -164,16 +164,20 @@ pub(super) async fn keep_shared_out(fleet: Arc<Inner>) {
 }
 
 async fn share_out(fleet: &Inner) {
-    let (pools, here) = {
-        let state = fleet.lock();
-        (state.desired.pools.clone(), state.here())
-    };
-    for pool in pools.values() {
+    loop {
+        let (desired, here) = {
+            let state = fleet.lock();
+            (state.desired.clone(), state.here())
+        };
         for (n, member) in here.iter().enumerate() {
-            if let Err(e) = member.agent.set_pool(share(pool, n, here.len())).await {
-                tracing::warn!(node = member.name(), pool = %pool.name, "not told of its share: {e}");
+            if let Err(e) = desired.tell_pools(&member.agent, n, here.len()).await {
+                tracing::warn!(node = member.name(), "not told of its shares: {e}");
                 member.again.notify_one();
             }
+        }
+        // What was said meanwhile may have come before what was said here, which is older.
+        if fleet.lock().desired.version == desired.version {
+            return;
         }
     }
 }
