@@ -90,6 +90,51 @@ async fn a_pool_becomes_pods_that_may_what_their_class_needs() {
         spec.template.spec.unwrap().containers[0].image.as_deref() == Some("other:v2") && spec.replicas == Some(2)
     })
     .await;
+
+    // What the pool does not say any more goes, alone too.
+    let less = json!({"spec": {"template": {"nodeSelector": null, "resources": {"limits": null}}}});
+    w.patch(WorkerPool, "pool", less).await.unwrap();
+    eventually("no selector and no limits", async || {
+        let pod = deployments.get("pool-workers").await.unwrap().spec.unwrap().template.spec.unwrap();
+        let limits = pod.containers[0].resources.as_ref().and_then(|r| r.limits.clone()).unwrap_or_default();
+        pod.node_selector.unwrap_or_default().is_empty() && limits.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_the_name_of_a_pools_deployment_and_is_somebody_elses_is_left_alone_and_told_of() {
+    let Some(w) = World::start().await else { return };
+    let deployments: Api<Deployment> = Api::namespaced(w.client.clone(), NAMESPACE);
+    let theirs = json!({
+        "metadata": {"name": "web-workers"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "web", "image": "web"}]}},
+        },
+    });
+    let theirs = serde_json::from_value(theirs).unwrap();
+    let theirs = deployments.create(&Default::default(), &theirs).await.unwrap();
+    apply(&w.client, config("gvisor-default")).await;
+    apply(&w.client, pool("web", 1)).await;
+    let told = w.becomes(WorkerPool, "web", "Deployed", "False", "Conflict").await;
+    assert!(told["message"].as_str().unwrap().contains("Deployment web-workers"), "{told}");
+    w.tells("web", "Conflict").await;
+    w.delete(WorkerPool, "web").await;
+    w.is_gone(WorkerPool, "web").await;
+    let now = deployments.get("web-workers").await.unwrap();
+    assert_eq!((now.uid(), now.metadata.deletion_timestamp), (theirs.uid(), None));
+
+    // Once the name is free the next pool of that name has it, and says no more of it.
+    apply(&w.client, pool("web", 1)).await;
+    w.becomes(WorkerPool, "web", "Deployed", "False", "Conflict").await;
+    deployments.delete("web-workers", &DeleteParams::default()).await.unwrap();
+    eventually("it is the pool's", async || {
+        let found = deployments.get_opt("web-workers").await.unwrap();
+        found.is_some_and(|d| d.labels().get("ate.dev/worker-pool").is_some_and(|pool| pool == "web"))
+    })
+    .await;
+    eventually("nothing is told of it", async || w.condition(WorkerPool, "web", "Deployed").await.is_none()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,7 +16,7 @@ mod sync;
 
 use std::{sync::Arc, time::Duration};
 
-use ate_api::Error;
+use ate_api::{Error, Reason};
 use ate_control::{Control, declared::Declared};
 use futures::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -67,6 +67,17 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// What somebody has to change something for; anything else may pass.
+    fn refusal(&self) -> Option<Error> {
+        match self {
+            Failure::Refused(e) => Some(e.clone()),
+            Failure::Kubernetes(kube::Error::Api(e)) if (400..500).contains(&e.code) => {
+                Some(Error::new(Reason::Invalid, format!("the API server refuses it: {}", e.message)))
+            }
+            _ => None,
+        }
+    }
+
     /// When it is tried again.
     fn again(&self) -> Action {
         Action::requeue(if matches!(self, Failure::Pending(_)) { SOON } else { AGAIN })

@@ -1,10 +1,10 @@
 //! Worker pools: their Deployment and PodDisruptionBudget, written by server-side apply and only where they differ.
 
-use ate_api::{Error, Reason, resource::WorkerPool};
+use ate_api::{Error, Reason, canonical, id::Digest, resource::WorkerPool};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod, policy::v1::PodDisruptionBudget};
 use kube::{
     Resource as _, ResourceExt as _,
-    api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
+    api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions},
     core::ApiResource,
     runtime::watcher,
 };
@@ -17,6 +17,8 @@ use super::{
 };
 use crate::crd::Kind;
 
+/// Digest of what was written last: what is no longer wanted differs from what is there only by this.
+const WRITTEN: &str = "ate.dev/written";
 /// Who ends first when there are too many: pods of a lower cost.
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
@@ -42,11 +44,11 @@ pub(super) async fn bring_about(pool: &WorkerPool, object: &DynamicObject, conte
 }
 
 /// True once no pod of the pool has anybody to be moved. Deletes what made the pods.
-pub(super) async fn are_gone(namespace: &str, pool: &str, context: &Context) -> Result<bool, Failure> {
-    remove::<Deployment>(namespace, pool, context).await?;
-    remove::<PodDisruptionBudget>(namespace, pool, context).await?;
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
-    let left = pods.list(&ListParams::default().labels(&format!("{POOL}={pool}"))).await?;
+pub(super) async fn are_gone(pool: &DynamicObject, context: &Context) -> Result<bool, Failure> {
+    remove::<Deployment>(pool, context).await?;
+    remove::<PodDisruptionBudget>(pool, context).await?;
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &pool.namespace().unwrap_or_default());
+    let left = pods.list(&ListParams::default().labels(&format!("{POOL}={}", pool.name_any()))).await?;
     Ok(!left.items.iter().any(|pod| pod.finalizers().iter().any(|f| f == DRAIN)))
 }
 
@@ -66,15 +68,15 @@ where
     Ok(found.and_then(|f| serde_json::to_value(f).ok()))
 }
 
-async fn put<K>(actual: Option<Value>, wanted: Value, namespace: &str, context: &Context) -> Result<(), Failure>
+async fn put<K>(actual: Option<Value>, mut wanted: Value, namespace: &str, context: &Context) -> Result<(), Failure>
 where
     K: kube::Resource<DynamicType = ()>,
 {
+    let digest = Digest::of(&canonical::to_vec(&wanted));
+    wanted["metadata"]["annotations"] = json!({WRITTEN: digest.as_str()});
     let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
     if let Some(actual) = &actual {
-        let owner = &wanted["metadata"]["ownerReferences"][0]["uid"];
-        let owners = actual["metadata"]["ownerReferences"].as_array().into_iter().flatten();
-        if !owners.into_iter().any(|o| &o["uid"] == owner) {
+        if !belongs_to(actual, wanted["metadata"]["ownerReferences"][0]["uid"].as_str()) {
             let message = format!("there is a {} {name} that belongs to somebody else", K::kind(&()));
             return Err(Error::new(Reason::Conflict, message).into());
         }
@@ -87,15 +89,29 @@ where
     Ok(())
 }
 
-async fn remove<K>(namespace: &str, pool: &str, context: &Context) -> Result<(), Failure>
+/// Not what somebody else has under that name.
+async fn remove<K>(pool: &DynamicObject, context: &Context) -> Result<(), Failure>
 where
     K: kube::Resource<DynamicType = ()>,
 {
-    let deleted = api::<K>(namespace, context).delete(&deployment::name(pool), &DeleteParams::background()).await;
-    match deleted {
+    let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
+    let Some(found) = find::<K>(&namespace, &name, context).await? else { return Ok(()) };
+    if !belongs_to(&found, pool.uid().as_deref()) {
+        return Ok(());
+    }
+    let uid = found["metadata"]["uid"].as_str().map(str::to_owned);
+    let only_this = Preconditions { uid, resource_version: None };
+    let parameters = DeleteParams { preconditions: Some(only_this), ..DeleteParams::background() };
+    match api::<K>(&namespace, context).delete(&deployment::name(&name), &parameters).await {
         Err(kube::Error::Api(e)) if e.code == 404 => Ok(()),
         other => Ok(other.map(drop)?),
     }
+}
+
+/// Whether the object with this uid is among the owners.
+fn belongs_to(object: &Value, owner: Option<&str>) -> bool {
+    let owners = object["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+    owner.is_some() && owners.into_iter().any(|o| o["uid"].as_str() == owner)
 }
 
 /// Everything wanted is there; what others added does not matter.
@@ -121,7 +137,10 @@ async fn spare_those_in_use(pool: &WorkerPool, context: &Context) -> Result<(), 
         let known = pod.annotations().get(COST).map_or("0", String::as_str);
         if cost != known {
             let change = json!({"metadata": {"annotations": {COST: cost}}});
-            api.patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&change)).await?;
+            match api.patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&change)).await {
+                Err(kube::Error::Api(e)) if e.code == 404 => {} // it has just gone
+                done => done.map(drop)?,
+            }
         }
     }
     Ok(())

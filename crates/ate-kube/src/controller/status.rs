@@ -21,6 +21,8 @@ use crate::crd::Kind;
 const ACCEPTED: &str = "Accepted";
 /// There while an object that is to be deleted cannot be.
 const DELETED: &str = "Deleted";
+/// There while what runs the workers of a pool cannot be written.
+const DEPLOYED: &str = "Deployed";
 /// Reasons of what is under way: nothing to warn of.
 const UNDER_WAY: [&str; 5] =
     ["Probing", "WorkersStarting", "SandboxConfigNotReady", "ResumeGoldenActor", "WaitGoldenActor"];
@@ -34,6 +36,8 @@ pub(super) enum Accepted<'a> {
     No(&'a Error),
     /// To all of it, but not to its end.
     Stays(&'a Error),
+    /// To all of it, but the API server does not take what comes of it.
+    ButNotDeployed(&'a Error),
 }
 
 /// The status of an object that is in force.
@@ -47,11 +51,20 @@ pub(super) async fn write(
     let mut status = object::status_of(stored);
     let generation = object::generation(object);
     let mut own = told(object);
-    own.retain(|c| c.r#type == ACCEPTED || (c.r#type == DELETED && matches!(accepted, Accepted::Stays(_))));
+    own.retain(|c| match c.r#type.as_str() {
+        ACCEPTED => true,
+        DELETED => matches!(accepted, Accepted::Stays(_)),
+        DEPLOYED => matches!(accepted, Accepted::ButNotDeployed(_)),
+        _ => false,
+    });
     match accepted {
-        Accepted::Yes => set_condition(&mut own, Condition::new(ACCEPTED, true, "Applied", "", generation)),
+        Accepted::Yes => {}
         Accepted::No(e) => set_condition(&mut own, refusal(ACCEPTED, e, generation)),
         Accepted::Stays(e) => set_condition(&mut own, refusal(DELETED, e, generation)),
+        Accepted::ButNotDeployed(e) => set_condition(&mut own, refusal(DEPLOYED, e, generation)),
+    }
+    if matches!(accepted, Accepted::Yes | Accepted::ButNotDeployed(_)) {
+        set_condition(&mut own, Condition::new(ACCEPTED, true, "Applied", "", generation));
     }
     let conditions = status["conditions"].as_array_mut();
     let own = own.iter().filter_map(|c| serde_json::to_value(c).ok());
@@ -105,7 +118,7 @@ async fn put(kind: Kind, object: &DynamicObject, status: Value, context: &Contex
     let whole = json!({"apiVersion": API_VERSION, "kind": kind.name(), "metadata": metadata, "status": status});
     let api = context.api(kind, object.metadata.namespace.as_deref());
     api.patch_status(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&whole)).await?;
-    for r#type in [ACCEPTED, "Ready", DELETED] {
+    for r#type in [ACCEPTED, "Ready", DELETED, DEPLOYED] {
         tell(kind, object, condition(before, r#type), condition(&status, r#type), context).await;
     }
     Ok(())

@@ -41,11 +41,14 @@ async fn declare(kind: Kind, object: &DynamicObject, context: &Context) -> Resul
     let applied = async { context.declared.apply(object::declared(object)?).await }.await;
     match applied {
         Ok(resource) => {
-            if let Resource::WorkerPool(pool) = &resource {
-                pools::bring_about(pool, object, context).await?;
-            }
-            status::write(kind, object, &resource, status::Accepted::Yes, context).await?;
-            Ok(Action::await_change())
+            let made = match &resource {
+                Resource::WorkerPool(pool) => pools::bring_about(pool, object, context).await,
+                _ => Ok(()),
+            };
+            let refused = made.as_ref().err().and_then(Failure::refusal);
+            let accepted = refused.as_ref().map_or(status::Accepted::Yes, status::Accepted::ButNotDeployed);
+            status::write(kind, object, &resource, accepted, context).await?;
+            made.map(|()| Action::await_change())
         }
         Err(e) if e.reason == Reason::StorageUnavailable => Err(e.into()),
         Err(e) => {
@@ -67,7 +70,7 @@ async fn withdraw(kind: Kind, object: &DynamicObject, context: &Context) -> Resu
             return Err(e.into());
         }
     }
-    if kind == Kind::WorkerPool && !pools::are_gone(&namespace, &name, context).await? {
+    if kind == Kind::WorkerPool && !pools::are_gone(object, context).await? {
         return Err(Failure::Pending("worker pods are ending"));
     }
     Ok(Action::await_change())
