@@ -267,13 +267,14 @@ impl<'a> Columns<'a> {
 
 /// A new connection, on which nothing of the former ones can happen any more.
 async fn next_turn(link: &Link, term: &Term) -> std::result::Result<Turn, Failed> {
-    let connection = link.get().await?;
+    // A refusal too, here as below: whether the last group happened must be known before anything else is.
+    let unknown = |trouble: Trouble| Failed::Trouble(Trouble::Broken(trouble.to_string()));
+    let connection = link.get().await.map_err(unknown)?;
     match connection.query_opt(NEXT_TURN, &[&term.epoch]).await {
         Ok(Some(row)) => Ok(Turn { connection, number: row.get(0), version: row.get(1), known: Known::new() }),
         Ok(None) => Err(Failed::Fenced),
         Err(e) => {
             link.discard(&connection).await;
-            // Also a refusal: whether the last group happened must be known before anything else is.
             Err(Failed::Trouble(Trouble::Broken(describe(&e))))
         }
     }
