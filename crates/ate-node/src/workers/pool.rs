@@ -7,7 +7,10 @@ use std::{
 };
 
 use ate_agent::{PoolSpec, WorkerPhase, WorkerReport};
-use ate_api::id::{ObjectName, WorkerId};
+use ate_api::{
+    Error, Reason,
+    id::{ObjectName, WorkerId},
+};
 use ate_failpoint::{period, step};
 use tokio::{
     sync::{mpsc, watch},
@@ -276,6 +279,7 @@ impl Life {
         let mut revoked = self.context.verified.revoked().changes();
         loop {
             let sandbox = self.spec.borrow_and_update().sandbox.clone();
+            let mut spec = self.spec.clone();
             let names: Vec<&str> = sandbox.assets.iter().map(|a| a.name.as_str()).collect();
             self.report(&format!("waiting for {} of {}", names.join(", "), sandbox.config_label()));
             let started = async {
@@ -290,6 +294,9 @@ impl Life {
                 tokio::select! {
                     verified = self.context.verified.ensure(&sandbox) => drop(verified?),
                     () = self.retire.cancelled() => return Ok(None),
+                    Ok(()) = spec.changed() => {
+                        return Err(Error::new(Reason::Unavailable, "its configuration was replaced meanwhile"));
+                    }
                 }
                 if let Some((attached, kept)) = found {
                     return Ok(Some((Herder::Attached(Box::new(attached)), kept)));
@@ -347,7 +354,12 @@ async fn keep_verified(context: Context, mut spec: watch::Receiver<PoolSpec>) {
     let mut pause = BACKOFF;
     loop {
         let sandbox = spec.borrow_and_update().sandbox.clone();
-        match context.verified.ensure(&sandbox).await {
+        let verified = tokio::select! {
+            verified = context.verified.ensure(&sandbox) => verified,
+            // Perhaps it is the one that does not come.
+            Ok(()) = spec.changed() => continue,
+        };
+        match verified {
             Ok(_) => {
                 pause = BACKOFF;
                 if spec.changed().await.is_err() {
