@@ -71,7 +71,8 @@ impl Failure {
     fn refusal(&self) -> Option<Error> {
         match self {
             Failure::Refused(e) => Some(e.clone()),
-            Failure::Kubernetes(kube::Error::Api(e)) if (400..500).contains(&e.code) => {
+            // Malformed, forbidden or invalid; what is in conflict or too many has only to be tried again.
+            Failure::Kubernetes(kube::Error::Api(e)) if [400, 403, 422].contains(&e.code) => {
                 Some(Error::new(Reason::Invalid, format!("the API server refuses it: {}", e.message)))
             }
             _ => None,
