@@ -252,3 +252,21 @@ async fn who_is_on_a_pool_that_is_being_removed_is_saved_also_by_the_next_contro
     eventually("the pool is gone", async || w.get("WorkerPool", "pool").await.is_err()).await;
     eventually("and its workers", async || nodes.iter().all(|n| n.with(|s| s.reports.is_empty()))).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_to_be_saved_while_the_agent_of_its_node_is_replaced_is_saved_by_the_next_one() {
+    let nodes = Script::cluster(&["node-1"]);
+    let w = World::cluster(Options { capture_timeout: PATIENT, ..with_grace() }, 1, nodes.clone()).await;
+    running(&w, &["a"]).await;
+    for round in 1..=5 {
+        nodes[0].go_away();
+        let back = async {
+            eventually("it is to be saved", async || w.actor("a").await.unwrap().status() == Phase::Suspending).await;
+            nodes[0].come_back();
+        };
+        let (saved, ()) = tokio::join!(w.suspend("a"), back);
+        assert_eq!(saved.unwrap().latest_snapshot_info.unwrap().generation, round);
+        assert_eq!(lost(&w, "a").await, 0);
+        w.resume("a").await.unwrap();
+    }
+}

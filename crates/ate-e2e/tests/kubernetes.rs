@@ -9,9 +9,9 @@ use kube::ResourceExt as _;
 /// The actor is asked once more, and is who it was.
 async fn goes_on(c: &Cluster, before: &Count, why: &str) -> Count {
     let now = c.count("a").await;
-    assert_eq!(now.boot, before.boot, "{why}: another process");
+    assert_eq!(now.boot, before.boot, "{why}: another process\n{}", c.last_words());
     // A request whose answer was lost has counted too.
-    assert!(now.count > before.count, "{why}: {before:?} {now:?}");
+    assert!(now.count > before.count, "{why}: {before:?} {now:?}\n{}", c.last_words());
     now
 }
 

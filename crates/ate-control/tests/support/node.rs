@@ -75,6 +75,8 @@ pub struct State {
     others: Vec<Script>,
     /// It cannot be reached.
     away: bool,
+    /// It is back, and has not found its workers yet.
+    finding: bool,
     subscribers: Vec<mpsc::Sender<NodeEvent>>,
     next_worker: usize,
 }
@@ -187,7 +189,7 @@ impl Script {
     }
 
     pub fn come_back(&self) {
-        self.with(|s| s.away = false);
+        self.with(|s| (s.away, s.finding) = (false, true));
     }
 
     async fn call(&self, name: &'static str, detail: String) -> Result<(), Error> {
@@ -217,7 +219,7 @@ impl Script {
             return Err(fenced());
         }
         *highest = activation;
-        match s.seats.get(worker) {
+        match s.seats.get(worker).filter(|_| !s.finding) {
             None => Err(Error::new(Reason::WorkerLost, "no such worker")),
             Some(Some(seated)) if seated.actor != *actor => Err(fenced()),
             _ => Ok(()),
@@ -247,6 +249,7 @@ impl NodeAgent for Script {
             if s.away {
                 return;
             }
+            s.finding = false;
             for report in s.reports.values() {
                 let _ = sender.try_send(NodeEvent::Worker(report.clone()));
             }

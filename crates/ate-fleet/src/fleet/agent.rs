@@ -82,6 +82,22 @@ impl Inner {
         Err(failure)
     }
 
+    /// The node of a worker that holds somebody does it, also when its agent is replaced over it: the next one finds the
+    /// worker as it is, and every call may be repeated.
+    async fn at_worker<T>(&self, worker: &WorkerId, call: impl Fn(Arc<dyn NodeAgent>) -> Call<T>) -> Result<T, Error> {
+        loop {
+            let member = self.of_worker_here(worker).await?;
+            let done = tokio::select! {
+                done = call(member.agent.clone()) => done,
+                () = member.gone.cancelled() => continue,
+            };
+            match done {
+                Err(e) if e.reason == Reason::Unavailable && !*member.here.borrow() => {}
+                done => return done,
+            }
+        }
+    }
+
     async fn where_it_lies<T>(
         &self,
         snapshot: &SnapshotRef,
@@ -234,15 +250,27 @@ impl NodeAgent for Fleet {
     }
 
     async fn capture(&self, capture: Capture) -> Result<Captured, Error> {
-        self.0.of_worker(&capture.worker)?.agent.capture(capture).await
+        let call = |node: Arc<dyn NodeAgent>| -> Call<Captured> {
+            let capture = capture.clone();
+            Box::pin(async move { node.capture(capture).await })
+        };
+        self.0.at_worker(&capture.worker, call).await
     }
 
     async fn thaw(&self, worker: &WorkerId, actor: &Uid, activation: Activation, generation: u64) -> Result<(), Error> {
-        self.0.of_worker(worker)?.agent.thaw(worker, actor, activation, generation).await
+        let call = |node: Arc<dyn NodeAgent>| -> Call<()> {
+            let (worker, actor) = (worker.clone(), actor.clone());
+            Box::pin(async move { node.thaw(&worker, &actor, activation, generation).await })
+        };
+        self.0.at_worker(worker, call).await
     }
 
     async fn release(&self, worker: &WorkerId, actor: &Uid, activation: Activation) -> Result<(), Error> {
-        self.0.of_worker(worker)?.agent.release(worker, actor, activation).await
+        let call = |node: Arc<dyn NodeAgent>| -> Call<()> {
+            let (worker, actor) = (worker.clone(), actor.clone());
+            Box::pin(async move { node.release(&worker, &actor, activation).await })
+        };
+        self.0.at_worker(worker, call).await
     }
 
     async fn manifest(&self, snapshot: &SnapshotRef) -> Result<Vec<u8>, Error> {

@@ -135,6 +135,7 @@ fn give_up(fleet: &Arc<Inner>, member: &Arc<Member>, why: &str) {
             return;
         }
         state.members.remove(member.name());
+        member.gone.cancel();
     }
     tracing::error!(node = member.name(), "a node is given up: not heard of for {:?}: {why}", fleet.loss);
     let message = format!("node {} was not heard of for {:?}", member.name(), fleet.loss);

@@ -106,6 +106,24 @@ impl Inner {
         self.lock().members.get(&report.node).cloned().ok_or_else(lost)
     }
 
+    /// The same once it takes part: until then it may not have found the worker, and whoever is on it, again. Waits until it
+    /// is given up.
+    async fn of_worker_here(&self, worker: &WorkerId) -> Result<Arc<Member>, Error> {
+        loop {
+            let member = self.of_worker(worker)?;
+            if self.stop.is_cancelled() {
+                return Err(away(member.name(), "nobody listens to it any more"));
+            }
+            let mut here = member.here.subscribe();
+            tokio::select! {
+                Ok(_) = here.wait_for(|here| *here) => {}
+                // Another agent has taken its place, or none has.
+                () = member.gone.cancelled() => continue,
+            }
+            return Ok(member);
+        }
+    }
+
     /// The node of a name, once it takes part.
     async fn named(&self, name: &str) -> Result<Arc<Member>, Error> {
         let member = self.lock().members.get(name).cloned();
