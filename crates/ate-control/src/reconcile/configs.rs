@@ -11,6 +11,7 @@ use ate_agent::Probed;
 use ate_api::{Error, Reason};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 
+use super::pools;
 use crate::{
     core::Core,
     records::{ConfigKey, Revision},
@@ -102,6 +103,7 @@ impl Probes {
         } else {
             self.failed.remove(key);
             core.scheduler.set_verified(key.to_string());
+            pools::introduce_all(core);
             core.config_ready.send_modify(|n| *n += 1);
         }
         recorded

@@ -1,6 +1,10 @@
 //! Worker pools: resolves what they run under, tells the node, drains before it takes away, keeps the status.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use ate_agent::PoolSpec;
 use ate_api::{Error, Reason, id::ObjectName};
@@ -52,16 +56,15 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-/// False: something is under way that has to be looked at again.
-async fn reconcile(
-    core: &Arc<Core>,
-    name: &ObjectName,
-    pool: &PoolRecord,
-    told: &mut HashMap<ObjectName, PoolSpec>,
-) -> Result<bool, Error> {
-    let wanted = if pool.deleting { 0 } else { usize::try_from(pool.resource.spec.replicas).unwrap_or(0) };
-    let mut labels = pool.resource.metadata.labels.clone();
-    labels.insert(POOL_LABEL.to_owned(), name.name.clone());
+/// At once what the scheduler goes by: whoever sees that a configuration is ready may count on it.
+pub(crate) fn introduce_all(core: &Core) {
+    for (name, pool) in core.catalog.pools.all() {
+        let _ = introduce(core, &name, &pool.value);
+    }
+}
+
+/// Tells the scheduler of a pool. Returns what it runs under.
+fn introduce(core: &Core, name: &ObjectName, pool: &PoolRecord) -> Result<Arc<Revision>, Error> {
     let revision = core.config_of(&pool.resource).and_then(|c| {
         core.catalog
             .revisions
@@ -74,13 +77,35 @@ async fn reconcile(
     core.scheduler.set_pool(
         name.clone(),
         PoolInfo {
-            labels: labels.clone(),
+            labels: labels_of(name, pool),
             class: pool.resource.spec.sandbox_class.clone(),
             sandbox: usable.cloned(),
             revoked: revision.as_ref().err().filter(|e| e.reason == Reason::AssetRevoked).cloned(),
-            capacity: wanted,
+            capacity: wanted_of(pool),
         },
     );
+    revision
+}
+
+fn labels_of(name: &ObjectName, pool: &PoolRecord) -> BTreeMap<String, String> {
+    let mut labels = pool.resource.metadata.labels.clone();
+    labels.insert(POOL_LABEL.to_owned(), name.name.clone());
+    labels
+}
+
+/// Workers it is to have.
+fn wanted_of(pool: &PoolRecord) -> usize {
+    if pool.deleting { 0 } else { usize::try_from(pool.resource.spec.replicas).unwrap_or(0) }
+}
+
+/// False: something is under way that has to be looked at again.
+async fn reconcile(
+    core: &Arc<Core>,
+    name: &ObjectName,
+    pool: &PoolRecord,
+    told: &mut HashMap<ObjectName, PoolSpec>,
+) -> Result<bool, Error> {
+    let (wanted, revision) = (wanted_of(pool), introduce(core, name, pool));
     if drain(core, name, wanted) {
         return Ok(false);
     }
@@ -92,7 +117,7 @@ async fn reconcile(
     if let Some(revision) = revision.as_ref().ok().filter(|r| r.admits()) {
         let spec = PoolSpec {
             name: name.clone(),
-            labels,
+            labels: labels_of(name, pool),
             replicas: u32::try_from(wanted).unwrap_or(u32::MAX),
             sandbox: revision.reference.clone(),
         };
