@@ -77,8 +77,9 @@ impl Live {
         }
     }
 
-    pub(crate) fn is_known(&self, name: &ActorName) -> bool {
-        self.get(name).is_some()
+    /// Whether the store has it as it is here.
+    pub(crate) fn is_stored(&self, name: &ActorName) -> bool {
+        self.find(name, |known| known == Known::Same).is_some()
     }
 
     /// What was read, after a write that failed. If that is the beginning of an activation which this memory knows more

@@ -111,8 +111,8 @@ impl Core {
             if over {
                 return core.put_to_rest(&actor, found, reason, &why).await;
             }
-            let known = core.live.is_known(&actor);
-            let goes_on = if known { found } else { core.settle(&actor, found).await? };
+            let stored = core.live.is_stored(&actor);
+            let goes_on = if stored { found } else { core.settle(&actor, found).await? };
             // It may have been about to leave, and how that ended could not be recorded.
             if core.is_alive(&actor, &goes_on.value)
                 && let Some(seat) = &goes_on.value.seat
