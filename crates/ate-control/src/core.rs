@@ -90,9 +90,10 @@ impl Core {
     /// Takes an actor off its worker and makes the worker free again. Returns when it is, or after the release
     /// timeout; then cleaning goes on behind the scenes and the worker stays out of use (I3).
     pub(crate) async fn clean(self: &Arc<Self>, worker: &WorkerId, actor: &Uid, activation: Activation) {
-        if !self.scheduler.start_cleaning(worker, activation) {
-            return;
-        }
+        let Some(name) = self.scheduler.start_cleaning(worker, activation) else { return };
+        // Closed by whoever ended the activation, and perhaps opened again by one who asked before it was off. Left
+        // open, its requests would go to the next actor on the worker.
+        self.traffic.invalidate(&name, activation);
         let Err(e) = self.release(worker, actor, activation).await else { return };
         tracing::warn!(%worker, %actor, %activation, error = %e, "worker could not be cleaned yet, trying again");
         let (core, worker, actor) = (self.clone(), worker.clone(), actor.clone());

@@ -8,7 +8,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ate_api::id::{Activation, ActorName};
+use ate_api::{
+    Error, Reason,
+    id::{Activation, ActorName},
+};
 use ate_control::{Running, Traffic};
 
 use crate::world::World;
@@ -22,6 +25,8 @@ pub(crate) struct Router(Mutex<Table>);
 #[derive(Default)]
 struct Table {
     routes: BTreeMap<ActorName, Route>,
+    /// Routes there were.
+    opened: u64,
     /// Closings there were, and the last one of each actor.
     closings: u64,
     closed: BTreeMap<ActorName, (u64, Activation)>,
@@ -44,7 +49,9 @@ impl Table {
             Some(route) if route.activation > activation => {}
             Some(route) if route.activation == activation && route.address == address => route.open = true,
             _ => {
-                let route = Route { activation, address, open: true, in_flight: 0, last: Instant::now() };
+                self.opened += 1;
+                let id = self.opened;
+                let route = Route { id, activation, address, open: true, in_flight: 0, last: Instant::now() };
                 self.routes.insert(actor.clone(), route);
             }
         }
@@ -52,6 +59,7 @@ impl Table {
 }
 
 struct Route {
+    id: u64,
     activation: Activation,
     address: IpAddr,
     open: bool,
@@ -63,15 +71,23 @@ struct Route {
 pub(crate) struct Request {
     world: Arc<World>,
     actor: ActorName,
-    pub(crate) activation: Activation,
-    pub(crate) address: IpAddr,
+    route: u64,
+}
+
+impl Request {
+    /// Where it arrives, unless its connection was cut on the way.
+    pub(crate) fn reaches(&self) -> Result<IpAddr, Error> {
+        let table = self.world.router.lock();
+        let route = table.routes.get(&self.actor).filter(|r| r.id == self.route);
+        route.map(|r| r.address).ok_or_else(|| Error::new(Reason::Unavailable, "the connection was cut"))
+    }
 }
 
 impl Drop for Request {
     fn drop(&mut self) {
         let mut table = self.world.router.lock();
         if let Some(route) = table.routes.get_mut(&self.actor)
-            && route.activation == self.activation
+            && route.id == self.route
         {
             route.in_flight = route.in_flight.saturating_sub(1);
             route.last = Instant::now();
@@ -96,8 +112,7 @@ impl Router {
         let mut table = world.router.lock();
         let route = table.routes.get_mut(actor).filter(|r| r.open)?;
         route.in_flight += 1;
-        let (activation, address) = (route.activation, route.address);
-        Some(Request { world: world.clone(), actor: actor.clone(), activation, address })
+        Some(Request { world: world.clone(), actor: actor.clone(), route: route.id })
     }
 }
 
@@ -147,9 +162,15 @@ impl Traffic for SimulatedTraffic {
         let until = Instant::now() + drain;
         self.0.router.lock().close(actor, activation);
         loop {
-            let busy = self.0.router.lock().routes.get(actor).is_some_and(|r| r.activation == activation && !r.open);
-            if !busy || Instant::now() >= until {
-                return;
+            {
+                let mut table = self.0.router.lock();
+                if table.routes.get(actor).is_none_or(|r| r.activation != activation || r.open) {
+                    return;
+                }
+                if Instant::now() >= until {
+                    table.routes.remove(actor);
+                    return;
+                }
             }
             tokio::time::sleep(LOOK).await;
         }

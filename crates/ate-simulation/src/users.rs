@@ -127,8 +127,8 @@ pub(crate) async fn request(w: &Arc<World>, api: &Api, actor: &ActorName, patien
         }
     };
     tokio::time::sleep(w.chance.ms(0..30)).await;
-    let (uid, content) = w.machine.serve(request.address, request.activation)?;
-    w.judge.served(w, actor, &uid, request.activation, content);
+    let life = w.machine.serve(request.reaches()?)?;
+    w.judge.served(w, actor, &life);
     tokio::time::sleep(w.chance.ms(0..300)).await;
     Ok(())
 }

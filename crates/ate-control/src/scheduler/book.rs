@@ -189,16 +189,16 @@ impl Book {
         !self.offer(id)
     }
 
-    pub(super) fn unseat(&mut self, id: &WorkerId, seat: Seat) {
-        let Some(worker) = self.workers.get_mut(id) else { return };
-        if let Seat::Held(h) = std::mem::replace(&mut worker.seat, seat) {
-            if self.by_actor.get(&h.actor) == Some(id) {
-                self.by_actor.remove(&h.actor);
-            }
-            if let Some(pool) = self.pools.get_mut(&worker.report.pool) {
-                pool.held = pool.held.saturating_sub(1);
-            }
+    pub(super) fn unseat(&mut self, id: &WorkerId, seat: Seat) -> Option<Holder> {
+        let worker = self.workers.get_mut(id)?;
+        let Seat::Held(holder) = std::mem::replace(&mut worker.seat, seat) else { return None };
+        if self.by_actor.get(&holder.actor) == Some(id) {
+            self.by_actor.remove(&holder.actor);
         }
+        if let Some(pool) = self.pools.get_mut(&worker.report.pool) {
+            pool.held = pool.held.saturating_sub(1);
+        }
+        Some(holder)
     }
 
     /// Puts somebody on a worker that was just found.
@@ -252,12 +252,9 @@ impl Book {
         self.set_stage(worker, activation, Stage::Running, None);
     }
 
-    pub(super) fn start_cleaning(&mut self, worker: &WorkerId, activation: Activation) -> bool {
-        let ours = self.held(worker, activation).is_some();
-        if ours {
-            self.unseat(worker, Seat::Cleaning);
-        }
-        ours
+    pub(super) fn start_cleaning(&mut self, worker: &WorkerId, activation: Activation) -> Option<ActorName> {
+        self.held(worker, activation)?;
+        self.unseat(worker, Seat::Cleaning).map(|holder| holder.actor)
     }
 
     pub(super) fn freed(&mut self, id: &WorkerId) -> bool {

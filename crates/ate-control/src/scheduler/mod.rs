@@ -164,11 +164,11 @@ impl Scheduler {
         self.changed(worker);
     }
 
-    /// The actor is off the worker, which is being cleaned now and not free yet. False: somebody else holds it.
-    pub(crate) fn start_cleaning(&self, worker: &WorkerId, activation: Activation) -> bool {
-        let done = self.book().start_cleaning(worker, activation);
+    /// The actor that is off the worker now, which is being cleaned and not free yet. `None`: somebody else holds it.
+    pub(crate) fn start_cleaning(&self, worker: &WorkerId, activation: Activation) -> Option<ActorName> {
+        let off = self.book().start_cleaning(worker, activation);
         self.changed(worker);
-        done
+        off
     }
 
     /// The worker is clean: it goes to the first who waits for one like it.

@@ -96,7 +96,6 @@ impl Core {
             if found.value.phase.is_at_rest() {
                 return Ok(found);
             }
-            core.traffic.invalidate(&actor, found.value.activation);
             core.clean_leftover(&actor).await;
             let mut record = found.value;
             record.fall_back_to_rest();

@@ -145,7 +145,7 @@ impl Core {
 
     /// A worker that was claimed and not touched.
     fn give_back(&self, worker: &WorkerId, activation: Activation) {
-        if self.scheduler.start_cleaning(worker, activation) {
+        if self.scheduler.start_cleaning(worker, activation).is_some() {
             self.scheduler.freed(worker);
         }
     }

@@ -15,7 +15,7 @@ use ate_api::id::{Activation, ActorName, Digest, Uid};
 use ate_store::Transaction;
 
 use crate::{
-    machine::{Content, Storage},
+    machine::{Content, Life, Storage},
     records::{self, Actor, Snapshot},
     world::World,
 };
@@ -140,9 +140,10 @@ impl Judge {
     }
 
     /// An actor has answered a request with its counters.
-    pub(crate) fn served(&self, w: &World, actor: &ActorName, uid: &Uid, activation: Activation, content: Content) {
+    pub(crate) fn served(&self, w: &World, actor: &ActorName, life: &Life) {
+        let (activation, content) = (life.activation, life.content);
         let mut books = self.books();
-        let served = books.served.entry(uid.clone()).or_default();
+        let served = books.served.entry(life.uid.clone()).or_default();
         let before = served.clone();
         if activation >= before.activation {
             served.content = content;
@@ -150,7 +151,9 @@ impl Judge {
         drop(books);
         w.note(|| format!("{actor} {activation} serves {content:?}"));
         w.with_report(|r| r.served += 1);
-        if activation < before.activation {
+        if life.actor != *actor {
+            w.violated("I3", format!("a request for {actor} reaches {}", life.actor));
+        } else if activation < before.activation {
             w.violated("I1", format!("activation {activation} of {actor} serves after {}", before.activation));
         } else if content.files <= before.content.files {
             w.violated("I6", format!("{actor} has {content:?} after {:?}", before.content));

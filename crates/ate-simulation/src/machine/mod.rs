@@ -74,15 +74,15 @@ impl Machine {
         s.listeners.clear();
     }
 
-    /// One request to whoever has the address. It is that activation or nobody.
-    pub(crate) fn serve(&self, address: IpAddr, activation: Activation) -> Result<(Uid, Content), Error> {
+    /// One request to whoever has the address.
+    pub(crate) fn serve(&self, address: IpAddr) -> Result<Life, Error> {
         let mut s = self.lock();
         let found = s.workers.values_mut().find(|w| w.report.address == address);
         match found.map(|w| &mut w.seat) {
-            Some(Seat::Running(life)) if life.activation == activation => {
+            Some(Seat::Running(life)) => {
                 life.content.memory += 1;
                 life.content.files += 1;
-                Ok((life.uid.clone(), life.content))
+                Ok(life.clone())
             }
             _ => Err(Error::new(Reason::Unavailable, "nobody answers")),
         }
