@@ -90,7 +90,7 @@ impl Core {
     /// Takes an actor off its worker and makes the worker free again. Returns when it is, or after the release
     /// timeout; then cleaning goes on behind the scenes and the worker stays out of use (I3).
     pub(crate) async fn clean(self: &Arc<Self>, worker: &WorkerId, actor: &Uid, activation: Activation) {
-        let Some(name) = self.scheduler.start_cleaning(worker, activation) else { return };
+        let Some(name) = self.scheduler.start_cleaning(worker, actor, activation) else { return };
         // Closed by whoever ended the activation, and perhaps opened again by one who asked before it was off. Left
         // open, its requests would go to the next actor on the worker.
         self.traffic.invalidate(&name, activation);
@@ -114,7 +114,7 @@ impl Core {
         let release = async { step!("clean.release", self.node.release(worker, actor, activation), repeatable) };
         match tokio::time::timeout(limit, release).await {
             Ok(Ok(())) => {
-                self.scheduler.freed(worker);
+                self.scheduler.freed(worker, actor, activation);
                 Ok(())
             }
             Ok(Err(e)) => Err(e),

@@ -5,7 +5,8 @@ mod support;
 use std::time::Duration;
 
 use ate_agent::NodeEvent;
-use ate_api::{Reason, ateapi::actor::Status as Phase};
+use ate_api::{Reason, ateapi::actor::Status as Phase, id::WorkerId};
+use ate_control::Options;
 use support::{
     node::Fault,
     world::{World, eventually, options},
@@ -253,4 +254,31 @@ async fn after_a_restart_every_actor_is_at_its_last_committed_generation() {
         w.suspend(name).await.unwrap();
     }
     w.all_workers_free().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_back_under_its_name_keeps_its_new_actor_when_an_earlier_start_there_fails() {
+    let w = World::ready(Options { activate_timeout: Duration::from_secs(2), ..options() }, 2).await;
+    for name in ["a", "b", "c"] {
+        w.create(name).await.unwrap();
+    }
+    w.resume("c").await.unwrap();
+    w.node.fault("activate", Fault::Hang);
+    let late = async {
+        let started = w.resume("a").await.unwrap();
+        assert_eq!((started.status(), started.activation), (Phase::Running, 2));
+    };
+    let meanwhile = async {
+        eventually("its start hangs", async || w.node.seated().len() == 2).await;
+        let worker = WorkerId(w.actor("a").await.unwrap().ateom_pod_name);
+        w.node.restart(&worker);
+        assert_eq!(w.resume("b").await.unwrap().ateom_pod_name, worker.0);
+        w.suspend("c").await.unwrap();
+    };
+    tokio::join!(late, meanwhile);
+    let phases = w.list("Worker").await.iter().map(|o| o["status"]["phase"].clone()).collect::<Vec<_>>();
+    assert_eq!(phases, ["Running", "Running"]);
+    let b = w.actor("b").await.unwrap();
+    assert_eq!((b.status(), b.activation), (Phase::Running, 1));
+    assert_eq!(w.suspend("b").await.unwrap().latest_snapshot_info.unwrap().generation, 1);
 }

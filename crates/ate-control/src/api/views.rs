@@ -102,7 +102,7 @@ pub(crate) fn worker(core: &Core, w: &Worker) -> Result<v1::Object, Error> {
     let phase = match (&w.seat, w.phase) {
         (Seat::Held(h), _) if h.stage == Stage::Running => "Running",
         (Seat::Held(_), _) => "Claimed",
-        (Seat::Cleaning, _) => "Cleaning",
+        (Seat::Cleaning(..), _) => "Cleaning",
         (Seat::Free, WorkerPhase::Ready) => "Free",
         (Seat::Free, WorkerPhase::Starting) => "Starting",
         (Seat::Free, WorkerPhase::Busy) => "Cleaning",

@@ -40,7 +40,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         for (worker, holder) in core.scheduler.holders() {
             if holder.deadline.is_some_and(|d| Instant::now() > d) {
                 tracing::warn!(actor = %holder.actor, %worker, stage = ?holder.stage, "deadline passed, recovering");
-                core.scheduler.set_stage(&worker, holder.activation, holder.stage, None);
+                core.scheduler.set_stage(&worker, &holder.uid, holder.activation, holder.stage, None);
                 core.recover_soon(&holder.actor);
             } else if holder.stage == Stage::Running {
                 suspend_if_idle(&core, &worker, &holder);
@@ -62,9 +62,9 @@ pub(crate) fn move_out(core: &Arc<Core>, worker: &ate_api::id::WorkerId, holder:
     if !core.traffic.close_if_idle(&holder.actor, holder.activation, idle) {
         return false;
     }
-    let (actor, activation) = (holder.actor.clone(), holder.activation);
+    let (actor, uid, activation) = (holder.actor.clone(), holder.uid.clone(), holder.activation);
     let deadline = Instant::now() + core.options.capture_timeout + core.options.release_timeout;
-    core.scheduler.set_stage(worker, activation, Stage::Leaving, Some(deadline));
+    core.scheduler.set_stage(worker, &uid, activation, Stage::Leaving, Some(deadline));
     let suspended = core.suspend(&actor, Kind::Suspend, deadline, Duration::ZERO);
     let (core, worker) = (core.clone(), worker.clone());
     let address = holder.address;
@@ -72,11 +72,11 @@ pub(crate) fn move_out(core: &Arc<Core>, worker: &ate_api::id::WorkerId, holder:
         let Err(e) = suspended.await else { return };
         tracing::warn!(%actor, error = %e, "idle actor could not be suspended");
         // Still as we left it: nobody else has taken care of it.
-        let untouched = |h: &Holder| h.activation == activation && h.stage == Stage::Leaving;
+        let untouched = |h: &Holder| h.uid == uid && h.activation == activation && h.stage == Stage::Leaving;
         if let (Some(_), Some(address)) = (core.scheduler.holder_of(&actor).filter(|(_, h)| untouched(h)), address)
             && !core.turns.is_busy(&actor)
         {
-            core.scheduler.set_running(&worker, activation, address);
+            core.scheduler.set_running(&worker, &uid, activation, address);
             core.open_traffic(&actor);
         }
     });

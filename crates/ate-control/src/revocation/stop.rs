@@ -5,14 +5,15 @@ use std::{sync::Arc, time::Instant};
 
 use ate_api::{
     Error,
-    id::{Activation, ActorName, GOLDEN_ATESPACE},
+    id::{ActorName, GOLDEN_ATESPACE},
 };
 use futures::{StreamExt, stream};
 
 use crate::{
     core::Core,
-    scheduler::Holder,
-    workflow::turns::{Kind, Outcome},
+    records::ActorRecord,
+    scheduler::{Holder, Stage},
+    workflow::turns::{Flight, Kind, Outcome},
 };
 
 /// Actors stopped at once. More would compete for the disk.
@@ -51,35 +52,55 @@ impl Core {
             Err(_) => false,
         };
         if durable && holder.actor.atespace != GOLDEN_ATESPACE {
-            return match self.suspend(&holder.actor, Kind::Files, deadline, self.options.drain).await {
+            return match self.save_files(holder, deadline).await {
                 Ok(_) => Fate::Suspended,
                 Err(e) => Fate::Failed(e),
             };
         }
-        match self.end_activation(&holder.actor, holder.activation, deadline, why).await {
+        match self.end_activation(holder, deadline, why).await {
             Ok(_) => Fate::Stopped,
             Err(e) if e.reason == ate_api::Reason::NotFound => Fate::Stopped,
             Err(e) => Fate::Failed(e),
         }
     }
 
-    /// Ends an activation and saves nothing of it, if it is not over anyway.
-    async fn end_activation(
-        self: &Arc<Self>,
-        name: &ActorName,
-        activation: Activation,
-        deadline: Instant,
-        why: &str,
-    ) -> Outcome {
-        let (core, actor, why) = (self.clone(), name.clone(), why.to_owned());
-        let work = move |_| async move {
-            let found = core.settled(&actor).await?;
-            if found.value.phase.is_at_rest() || found.value.activation != activation {
+    /// Suspends an activation with its durable directories only, if it is not over anyway: who was booted anew meanwhile
+    /// keeps what he has.
+    async fn save_files(self: &Arc<Self>, holder: &Holder, deadline: Instant) -> Outcome {
+        let (core, holder, name) = (self.clone(), holder.clone(), holder.actor.clone());
+        let work = move |flight: Flight| async move {
+            let found = core.settled(&holder.actor).await?;
+            if !is_still(&found.value, &holder) {
                 return Ok(found);
             }
-            core.traffic.close(&actor, activation, core.options.drain).await;
-            core.put_to_rest(&actor, found, ate_api::Reason::AssetRevoked.as_str(), &why).await
+            core.run_suspend(&holder.actor, Kind::Files, core.options.drain, &flight).await
         };
-        self.turns.take(name, Kind::Stop, deadline, work).await
+        self.turns.take(&name, Kind::Files, deadline, work).await
     }
+
+    /// Ends an activation and saves nothing of it, if it is not over anyway.
+    async fn end_activation(self: &Arc<Self>, holder: &Holder, deadline: Instant, why: &str) -> Outcome {
+        let (core, holder, name, why) = (self.clone(), holder.clone(), holder.actor.clone(), why.to_owned());
+        let work = move |_| async move {
+            let found = core.settled(&holder.actor).await?;
+            if !is_still(&found.value, &holder) {
+                return Ok(found);
+            }
+            let (actor, activation, drain) = (&holder.actor, holder.activation, core.options.drain);
+            if let Some(seat) = &found.value.seat {
+                // So that nobody who comes meanwhile finds it running, and opens what is closed here.
+                let late = Instant::now() + drain + core.options.release_timeout;
+                core.scheduler.set_stage(&seat.worker, &holder.uid, activation, Stage::Leaving, Some(late));
+            }
+            core.traffic.close(actor, activation, drain).await;
+            let rest = core.put_to_rest(actor, found, ate_api::Reason::AssetRevoked.as_str(), &why).await;
+            rest.inspect_err(|_| core.recover_soon(actor))
+        };
+        self.turns.take(&name, Kind::Stop, deadline, work).await
+    }
+}
+
+/// The activation that was to be stopped goes on.
+fn is_still(actor: &ActorRecord, holder: &Holder) -> bool {
+    !actor.phase.is_at_rest() && actor.uid == holder.uid && actor.activation == holder.activation
 }

@@ -43,7 +43,8 @@ pub(crate) struct Holder {
 pub(crate) enum Seat {
     Free,
     Held(Holder),
-    Cleaning,
+    /// Of this activation.
+    Cleaning(Uid, Activation),
 }
 
 #[derive(Debug, Clone)]
@@ -224,9 +225,10 @@ impl Book {
         free
     }
 
-    fn held(&mut self, worker: &WorkerId, activation: Activation) -> Option<&mut Holder> {
+    /// Numbers of activations are the same for many actors, and a worker may be back under its id with somebody else.
+    fn held(&mut self, worker: &WorkerId, uid: &Uid, activation: Activation) -> Option<&mut Holder> {
         match &mut self.workers.get_mut(worker)?.seat {
-            Seat::Held(h) if h.activation == activation => Some(h),
+            Seat::Held(h) if h.uid == *uid && h.activation == activation => Some(h),
             _ => None,
         }
     }
@@ -234,32 +236,33 @@ impl Book {
     pub(super) fn set_stage(
         &mut self,
         worker: &WorkerId,
+        uid: &Uid,
         activation: Activation,
         stage: Stage,
         deadline: Option<Instant>,
     ) {
-        if let Some(h) = self.held(worker, activation) {
+        if let Some(h) = self.held(worker, uid, activation) {
             h.stage = stage;
             h.since = Instant::now();
             h.deadline = deadline;
         }
     }
 
-    pub(super) fn set_running(&mut self, worker: &WorkerId, activation: Activation, address: IpAddr) {
-        if let Some(h) = self.held(worker, activation) {
+    pub(super) fn set_running(&mut self, worker: &WorkerId, uid: &Uid, activation: Activation, address: IpAddr) {
+        if let Some(h) = self.held(worker, uid, activation) {
             h.address = Some(address);
         }
-        self.set_stage(worker, activation, Stage::Running, None);
+        self.set_stage(worker, uid, activation, Stage::Running, None);
     }
 
-    pub(super) fn start_cleaning(&mut self, worker: &WorkerId, activation: Activation) -> Option<ActorName> {
-        self.held(worker, activation)?;
-        self.unseat(worker, Seat::Cleaning).map(|holder| holder.actor)
+    pub(super) fn start_cleaning(&mut self, worker: &WorkerId, uid: &Uid, activation: Activation) -> Option<ActorName> {
+        self.held(worker, uid, activation)?;
+        self.unseat(worker, Seat::Cleaning(uid.clone(), activation)).map(|holder| holder.actor)
     }
 
-    pub(super) fn freed(&mut self, id: &WorkerId) -> bool {
+    pub(super) fn freed(&mut self, id: &WorkerId, uid: &Uid, activation: Activation) -> bool {
         if let Some(worker) = self.workers.get_mut(id)
-            && matches!(worker.seat, Seat::Cleaning)
+            && matches!(&worker.seat, Seat::Cleaning(of, n) if of == uid && *n == activation)
         {
             worker.seat = Seat::Free;
             worker.phase = WorkerPhase::Ready;

@@ -177,7 +177,7 @@ impl Book {
         let mut unserved: Vec<&Waiter> = self.waiting.values().collect();
         let leaving = self.workers.values().filter(|w| match &w.seat {
             Seat::Held(h) => h.stage == Stage::Leaving,
-            Seat::Cleaning => true,
+            Seat::Cleaning(..) => true,
             Seat::Free => false,
         });
         for worker in leaving {

@@ -20,7 +20,7 @@ use std::{
 use ate_agent::WorkerReport;
 use ate_api::{
     Error,
-    id::{Activation, ActorName, Digest, ObjectName, WorkerId},
+    id::{Activation, ActorName, Digest, ObjectName, Uid, WorkerId},
 };
 use ate_snapshot::manifest::Platform;
 use tokio::sync::{Notify, broadcast};
@@ -154,26 +154,33 @@ impl Scheduler {
         self.book().leave(ticket)
     }
 
-    pub(crate) fn set_stage(&self, worker: &WorkerId, activation: Activation, stage: Stage, deadline: Option<Instant>) {
-        self.book().set_stage(worker, activation, stage, deadline);
+    pub(crate) fn set_stage(
+        &self,
+        worker: &WorkerId,
+        uid: &Uid,
+        activation: Activation,
+        stage: Stage,
+        deadline: Option<Instant>,
+    ) {
+        self.book().set_stage(worker, uid, activation, stage, deadline);
         self.changed(worker);
     }
 
-    pub(crate) fn set_running(&self, worker: &WorkerId, activation: Activation, address: std::net::IpAddr) {
-        self.book().set_running(worker, activation, address);
+    pub(crate) fn set_running(&self, worker: &WorkerId, uid: &Uid, activation: Activation, address: std::net::IpAddr) {
+        self.book().set_running(worker, uid, activation, address);
         self.changed(worker);
     }
 
     /// The actor that is off the worker now, which is being cleaned and not free yet. `None`: somebody else holds it.
-    pub(crate) fn start_cleaning(&self, worker: &WorkerId, activation: Activation) -> Option<ActorName> {
-        let off = self.book().start_cleaning(worker, activation);
+    pub(crate) fn start_cleaning(&self, worker: &WorkerId, uid: &Uid, activation: Activation) -> Option<ActorName> {
+        let off = self.book().start_cleaning(worker, uid, activation);
         self.changed(worker);
         off
     }
 
-    /// The worker is clean: it goes to the first who waits for one like it.
-    pub(crate) fn freed(&self, worker: &WorkerId) {
-        let idle = self.book().freed(worker);
+    /// The worker is clean of this activation: it goes to the first who waits for one like it.
+    pub(crate) fn freed(&self, worker: &WorkerId, uid: &Uid, activation: Activation) {
+        let idle = self.book().freed(worker, uid, activation);
         self.changed(worker);
         if idle {
             self.idle.notify_one();

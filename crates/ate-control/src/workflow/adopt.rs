@@ -209,7 +209,7 @@ fn is_of(actor: &ActorRecord, report: &WorkerReport, held: &Held) -> bool {
 fn is_known_on(worker: &Worker, held: &Held) -> bool {
     match &worker.seat {
         Seat::Held(h) => h.uid == held.actor && h.activation == held.activation,
-        Seat::Cleaning => true,
+        Seat::Cleaning(uid, activation) => *uid == held.actor && *activation == held.activation,
         Seat::Free => false,
     }
 }

@@ -21,7 +21,22 @@ const ATTEMPTS: usize = 16;
 
 impl Core {
     pub(crate) async fn create_actor(
-        &self,
+        self: &Arc<Self>,
+        name: &ActorName,
+        template: &ObjectName,
+        selector: BTreeMap<String, String>,
+    ) -> Outcome {
+        // Whoever finds one need not wait for what is going on with it.
+        if self.turns.is_busy(name) && self.db.find_actor(name).await?.is_some() {
+            return Err(exists(name));
+        }
+        let (core, actor, template) = (self.clone(), name.clone(), template.clone());
+        let work = move |_| async move { core.run_create(&actor, &template, selector).await };
+        self.turns.take(name, Kind::Create, self.default_deadline(), work).await
+    }
+
+    async fn run_create(
+        self: &Arc<Self>,
         name: &ActorName,
         template: &ObjectName,
         selector: BTreeMap<String, String>,
@@ -48,7 +63,7 @@ impl Core {
     }
 
     async fn try_create(
-        &self,
+        self: &Arc<Self>,
         name: &ActorName,
         template_name: &ObjectName,
         selector: &BTreeMap<String, String>,
@@ -74,8 +89,10 @@ impl Core {
         let record = ActorRecord::new(template_name.clone(), template.value.uid().clone(), selector.clone());
         let key = keys::actor(name);
         if self.db.find_actor(name).await?.is_some() {
-            return Err(Error::new(Reason::AlreadyExists, "there is an actor of this name").on(format!("actor/{name}")));
+            return Err(exists(name));
         }
+        // An earlier one may still be on a worker, whose deletion nobody heard of: requests are not to reach it.
+        self.vacate(name).await;
         // Unchanged template and atespace: neither is being deleted at this moment.
         let tx = Transaction::new()
             .check(keys::template(template_name), Expect::Version(template.version))
@@ -104,4 +121,8 @@ impl Core {
         };
         self.turns.take(name, Kind::Update, deadline, work).await
     }
+}
+
+fn exists(name: &ActorName) -> Error {
+    Error::new(Reason::AlreadyExists, "there is an actor of this name").on(format!("actor/{name}"))
 }

@@ -27,7 +27,14 @@ impl Core {
 
     async fn run_delete(self: &Arc<Self>, name: &ActorName) -> Result<Stored<ActorRecord>, Error> {
         loop {
-            let actor = self.load(name).await?;
+            let actor = match self.load(name).await {
+                // By a deletion nobody heard of, perhaps.
+                Err(e) if e.reason == Reason::NotFound => {
+                    self.vacate(name).await;
+                    return Err(e);
+                }
+                found => found?,
+            };
             self.traffic.invalidate(name, actor.value.activation);
             match step!("delete.record", self.db.commit(remove(name, &actor)?)) {
                 Ok(_) => self.live.forget(name),

@@ -11,6 +11,7 @@ use crate::{
     core::Core,
     db::Stored,
     records::{ActorRecord, Phase, keys},
+    scheduler::Holder,
     workflow::turns::Kind,
 };
 
@@ -35,7 +36,8 @@ impl Core {
 
     /// The record says it runs, and the worker it runs on is there.
     pub(super) fn is_alive(&self, name: &ActorName, actor: &ActorRecord) -> bool {
-        let held = self.scheduler.holder_of(name).is_some_and(|(_, h)| h.activation == actor.activation);
+        let is_his = |h: &Holder| h.uid == actor.uid && h.activation == actor.activation;
+        let held = self.scheduler.holder_of(name).is_some_and(|(_, h)| is_his(&h));
         actor.phase == Phase::Running && held
     }
 
@@ -44,6 +46,12 @@ impl Core {
         if let Some((worker, holder)) = self.scheduler.holder_of(name) {
             self.clean(&worker, &holder.uid, holder.activation).await;
         }
+    }
+
+    /// Nobody is there of this name, whatever memory says. In the actor's turn.
+    pub(crate) async fn vacate(self: &Arc<Self>, name: &ActorName) {
+        self.live.forget(name);
+        self.clean_leftover(name).await;
     }
 
     /// Ends the current activation without a snapshot.
@@ -94,8 +102,7 @@ impl Core {
             let found = match core.load(&actor).await {
                 // Whoever deleted it may not know that it is gone.
                 Err(e) if e.reason == Reason::NotFound => {
-                    core.live.forget(&actor);
-                    core.clean_leftover(&actor).await;
+                    core.vacate(&actor).await;
                     return Err(e);
                 }
                 found => found?,
@@ -114,10 +121,8 @@ impl Core {
             let stored = core.live.is_stored(&actor);
             let goes_on = if stored { found } else { core.settle(&actor, found).await? };
             // It may have been about to leave, and how that ended could not be recorded.
-            if core.is_alive(&actor, &goes_on.value)
-                && let Some(seat) = &goes_on.value.seat
-            {
-                core.reopen(&actor, seat, goes_on.value.activation);
+            if core.is_alive(&actor, &goes_on.value) {
+                core.reopen(&actor, &goes_on.value);
             }
             Ok(goes_on)
         };
@@ -145,14 +150,14 @@ impl Core {
     /// Tries until it succeeds or the server stops.
     pub(crate) async fn insist<F: Future<Output = Result<(), Error>>>(
         &self,
-        name: &ActorName,
+        object: impl std::fmt::Display,
         failure: &str,
         attempt: impl Fn() -> F,
     ) {
         let mut pause = RETRY.0;
         while !self.stop.is_cancelled() {
             let Err(e) = attempt().await else { return };
-            tracing::warn!(actor = %name, error = %e, "{failure}");
+            tracing::warn!(%object, error = %e, "{failure}");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY.1);
         }

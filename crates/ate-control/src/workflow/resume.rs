@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Instant};
 use ate_agent::{Activate, Activated, ActorIdentity};
 use ate_api::{
     Error, Reason,
-    id::{Activation, ActorName, WorkerId},
+    id::{Activation, ActorName, Uid, WorkerId},
 };
 use ate_failpoint::{again, step, step_now};
 use ate_store::Transaction;
@@ -85,7 +85,7 @@ impl Core {
             };
             // After the claim, by which a revocation finds us: it is seen here, or we are among those who run.
             if let Err(e) = self.check_trust(&claim.sandbox.reference) {
-                self.give_back(claim.worker(), need.activation);
+                self.give_back(claim.worker(), &need.uid, need.activation);
                 return Err(e.on(format!("actor/{name}")));
             }
             actor = self.record_claim(name, actor, &claim, &start).await?;
@@ -130,23 +130,23 @@ impl Core {
             platform: claim.platform.clone(),
             parent: start.parent.clone(),
         });
-        let activation = record.activation;
+        let (uid, activation) = (record.uid.clone(), record.activation);
         // Beyond the node's own timeout, so that this one is only a safety net.
         let deadline = Instant::now() + timeout + self.options.release_timeout;
-        self.scheduler.set_stage(claim.worker(), activation, Stage::Claimed, Some(deadline));
+        self.scheduler.set_stage(claim.worker(), &uid, activation, Stage::Claimed, Some(deadline));
         let tx = Transaction::new().put(keys::busy(name), &b""[..]);
         let written = step!("resume.record", self.write(name, actor.version, record, tx));
         written.inspect_err(|_| {
             // Whether it was written is unknown.
-            self.give_back(claim.worker(), activation);
+            self.give_back(claim.worker(), &uid, activation);
             self.recover_soon(name);
         })
     }
 
     /// A worker that was claimed and not touched.
-    fn give_back(&self, worker: &WorkerId, activation: Activation) {
-        if self.scheduler.start_cleaning(worker, activation).is_some() {
-            self.scheduler.freed(worker);
+    fn give_back(&self, worker: &WorkerId, uid: &Uid, activation: Activation) {
+        if self.scheduler.start_cleaning(worker, uid, activation).is_some() {
+            self.scheduler.freed(worker, uid, activation);
         }
     }
 
@@ -194,7 +194,7 @@ impl Core {
         }
         let running = Stored { version: actor.version, value: record };
         self.show(name, &running);
-        self.scheduler.set_running(claim.worker(), activation, activated.address);
+        self.scheduler.set_running(claim.worker(), &running.value.uid, activation, activated.address);
         // The worker may have died between its answer and now; then there is nobody to route to.
         if self.running(name).is_none_or(|r| r.activation != activation) {
             self.recover_soon(name);

@@ -11,7 +11,7 @@ use std::{
 use ate_agent::{ActorIdentity, Capture, CaptureTarget, Captured, SnapshotLocation};
 use ate_api::{
     Error, Reason,
-    id::{Activation, ActorName, GOLDEN_ATESPACE},
+    id::{ActorName, GOLDEN_ATESPACE},
     resource::template::Scope,
 };
 use ate_failpoint::{again, step};
@@ -100,7 +100,7 @@ impl Core {
         actor.value.last_generation += 1;
         actor.value.enter(if kind == Kind::Pause { Phase::Pausing } else { Phase::Suspending }, Some(timeout + drain));
         let deadline = Instant::now() + timeout + drain + self.options.release_timeout;
-        self.scheduler.set_stage(&seat.worker, activation, Stage::Leaving, Some(deadline));
+        self.scheduler.set_stage(&seat.worker, &actor.value.uid, activation, Stage::Leaving, Some(deadline));
         self.show(name, &actor);
         step!("suspend.close", self.traffic.close(name, activation, drain), plain);
         actor
@@ -127,7 +127,7 @@ impl Core {
             Ok(written) => (written, captured),
             // Perhaps written, perhaps not: the store knows which version is to be replaced.
             Err(_) => match self.db.find_actor(name).await {
-                Ok(Some(now)) if now.value.activation == actor.value.activation => {
+                Ok(Some(now)) if is_same(&now.value, &actor.value) => {
                     (Stored { version: now.version, value: actor.value }, captured)
                 }
                 _ => (actor, captured),
@@ -135,9 +135,11 @@ impl Core {
         }
     }
 
-    pub(crate) fn reopen(&self, name: &ActorName, seat: &Seat, activation: Activation) {
-        if let Some(address) = seat.address {
-            self.scheduler.set_running(&seat.worker, activation, address);
+    pub(crate) fn reopen(&self, name: &ActorName, actor: &ActorRecord) {
+        if let Some(seat) = &actor.seat
+            && let Some(address) = seat.address
+        {
+            self.scheduler.set_running(&seat.worker, &actor.uid, actor.activation, address);
             self.open_traffic(name);
         }
     }
@@ -236,11 +238,11 @@ impl Core {
         let running = Stored { version: actor.version, value: record };
         let record = running.value.clone();
         match step!("suspend.run-on", self.write(name, actor.version, record, Transaction::new())) {
-            Ok(_) => self.reopen(name, seat, activation),
+            Ok(written) => self.reopen(name, &written.value),
             // Nothing was written, and may not be for long; the actor serves meanwhile.
             Err(full) if full.reason == Reason::DiskFull => {
                 self.show(name, &running);
-                self.reopen(name, seat, activation);
+                self.reopen(name, &running.value);
                 self.recover_soon(name);
             }
             Err(_) => self.recover_soon(name),
@@ -257,12 +259,21 @@ impl Core {
         snapshot: Snapshot,
     ) -> Result<Stored<ActorRecord>, Error> {
         let activation = actor.value.activation;
+        let mut actor = actor;
         let mut attempt = 1;
         let (written, old) = loop {
             let (record, tx, old) = self.flip(name, actor.value.clone(), kind, snapshot.clone())?;
             match step!("suspend.flip", self.write(name, actor.version, record, tx)) {
                 Ok(written) => break (written, old),
                 Err(e) if e.reason == Reason::Unavailable && attempt < FLIP_ATTEMPTS => attempt += 1,
+                // A write of the phase it is in, given up before, has come to be after all.
+                Err(e) if e.reason == Reason::Conflict && attempt < FLIP_ATTEMPTS => {
+                    match self.db.find_actor(name).await {
+                        Ok(Some(now)) if is_same(&now.value, &actor.value) => actor.version = now.version,
+                        _ => return self.flip_failed(name, actor, seat, snapshot, &old, e).await,
+                    }
+                    attempt += 1;
+                }
                 // The store looks for room before it begins, so nothing was written and nothing will be.
                 Err(e) if e.reason == Reason::DiskFull && attempt == 1 => {
                     return Err(self.run_on(name, actor, seat, e).await);
@@ -414,6 +425,11 @@ impl Core {
             self.catalog.platforms.set(seat.platform.clone(), version, worker.report.platform.clone());
         }
     }
+}
+
+/// The activation that was captured is what is recorded.
+fn is_same(recorded: &ActorRecord, captured: &ActorRecord) -> bool {
+    !recorded.phase.is_at_rest() && recorded.uid == captured.uid && recorded.activation == captured.activation
 }
 
 /// Takes a snapshot out of the indexes and puts it into the deletion queue.

@@ -18,6 +18,7 @@ use crate::{db::Stored, records::ActorRecord};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
+    Create,
     Resume,
     /// Resume from the image.
     Boot,
@@ -38,10 +39,10 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Whether equal requests want the same. Updates differ; and what is to be recovered from may have happened after a
-    /// flight that is under way had its look.
+    /// Whether equal requests want the same. Creations and updates differ; and what is to be recovered from, or deleted, may
+    /// have come to be after a flight that is under way had its look.
     fn is_shared(self) -> bool {
-        !matches!(self, Kind::Update | Kind::Recover)
+        !matches!(self, Kind::Create | Kind::Update | Kind::Recover | Kind::Delete)
     }
 }
 

@@ -157,6 +157,18 @@ impl Script {
         self.send(NodeEvent::WorkerLost { id: worker.clone(), message: "killed by the test".into() });
     }
 
+    /// The worker vanishes with whatever is on it, and is back under its name at once.
+    pub fn restart(&self, worker: &WorkerId) {
+        let mut report = self.with(|s| s.reports[worker].clone());
+        self.lose(worker);
+        (report.phase, report.holds) = (WorkerPhase::Ready, None);
+        self.with(|s| {
+            s.seats.insert(worker.clone(), None);
+            s.reports.insert(worker.clone(), report.clone());
+        });
+        self.send(NodeEvent::Worker(report));
+    }
+
     /// The worker vanishes while nobody listens to the node.
     pub fn lose_unheard(&self, worker: &WorkerId) {
         self.with(|s| {

@@ -148,11 +148,14 @@ impl Judge {
         if activation >= before.activation {
             served.content = content;
         }
+        let namesake = books.actors.get(actor).is_some_and(|recorded| recorded.uid != life.uid);
         drop(books);
         w.note(|| format!("{actor} {activation} serves {content:?}"));
         w.with_report(|r| r.served += 1);
         if life.actor != *actor {
             w.violated("I3", format!("a request for {actor} reaches {}", life.actor));
+        } else if namesake {
+            w.violated("I3", format!("a request for {actor} reaches an earlier one of that name"));
         } else if activation < before.activation {
             w.violated("I1", format!("activation {activation} of {actor} serves after {}", before.activation));
         } else if content.files <= before.content.files {
