@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ate_api::{
     Error, Reason,
@@ -14,7 +14,7 @@ use ate_api::{
 use support::{
     node::{Fault, Script},
     store::Trouble,
-    world::{World, atespace, eventually, options, pool, sandbox_config, template},
+    world::{PATIENCE, World, atespace, eventually, name, options, pool, sandbox_config, template},
 };
 
 const ACTOR: &str = "actor/default/a";
@@ -54,6 +54,8 @@ async fn a_snapshot_that_may_be_committed_is_not_deleted() {
     let w = running().await;
     let before = current(&w).await;
     w.troubles.add(Trouble::Unheard(FLIP));
+    // It is looked for twice.
+    w.troubles.add(Trouble::Unreadable(ACTOR));
     w.troubles.add(Trouble::Unreadable(ACTOR));
     assert!(w.suspend("a").await.is_err());
     w.phase_becomes("a", Phase::Suspended).await;
@@ -140,6 +142,63 @@ async fn an_actor_that_is_gone_holds_no_worker_though_nobody_heard_that_it_is_go
     assert_eq!(w.remove("a").await.unwrap_err().reason, Reason::Unavailable);
     w.all_workers_free().await;
     assert_eq!(w.actor("a").await.unwrap_err().reason, Reason::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_reach_the_new_actor_of_a_name_though_nobody_heard_that_the_old_one_is_gone() {
+    let w = running().await;
+    w.troubles.add(Trouble::Unheard(ACTOR));
+    // So that what is left of it is found a moment later.
+    w.troubles.add(Trouble::Unreadable(ACTOR));
+    assert_eq!(w.remove("a").await.unwrap_err().reason, Reason::Unavailable);
+    eventually("it was looked for once", async || w.troubles.are_over()).await;
+    let new = w.create("a").await.unwrap();
+    let reached = w.control.resume(&name("a"), false, Instant::now() + PATIENCE).await.unwrap();
+    assert_eq!((reached.uid.to_string(), reached.activation.0), (new.uid, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_actor_made_while_an_earlier_one_of_its_name_is_going_is_deleted_when_asked() {
+    let w = running().await;
+    w.node.fault("release", Fault::Slow(Duration::from_millis(200)));
+    let again = async {
+        eventually("it is gone", async || w.actor("a").await.is_err()).await;
+        w.create("a").await.unwrap();
+        w.remove("a").await.unwrap();
+    };
+    let (first, ()) = tokio::join!(w.remove("a"), again);
+    first.unwrap();
+    assert_eq!(w.actor("a").await.unwrap_err().reason, Reason::NotFound);
+    w.all_workers_free().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_template_whose_deletion_was_cut_short_starts_actors_again() {
+    let w = World::ready(options(), 1).await;
+    let status = w.get("ActorTemplate", "counter").await.unwrap()["status"].clone();
+    let golden = Digest::parse(status["goldenManifest"].as_str().unwrap()).unwrap();
+    w.troubles.add(Trouble::Unheard("actor/ate-golden/"));
+    assert_eq!(w.delete("ActorTemplate", "counter").await.unwrap_err().reason, Reason::Unavailable);
+    eventually("its golden snapshot is deleted", async || !is_kept(&w.node, &golden)).await;
+    w.create("a").await.unwrap();
+    eventually("an actor of it starts", async || w.resume("a").await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_deleted_unheard_of_can_be_made_anew() {
+    let w = World::empty(options()).await;
+    let config = sandbox_config("spare", 'a', false);
+    w.apply(config.clone()).await.unwrap();
+    eventually("it is tried", async || {
+        let status = &w.get("SandboxConfig", "spare").await.unwrap()["status"];
+        status["conditions"].to_string().contains("\"True\"")
+    })
+    .await;
+    w.troubles.add(Trouble::Unheard("config/"));
+    assert_eq!(w.delete("SandboxConfig", "spare").await.unwrap_err().reason, Reason::Unavailable);
+    assert_eq!(w.delete("SandboxConfig", "spare").await.unwrap_err().reason, Reason::NotFound);
+    w.apply(config).await.unwrap();
+    assert_eq!(w.get("SandboxConfig", "spare").await.unwrap()["status"]["revision"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

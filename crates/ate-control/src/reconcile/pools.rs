@@ -160,9 +160,15 @@ async fn remove(core: &Arc<Core>, name: &ObjectName, told: &mut HashMap<ObjectNa
     core.scheduler.remove_pool(name);
     let Some(now) = core.catalog.pools.get(name) else { return Ok(true) };
     let key = keys::pool(name);
-    let version =
-        core.db.commit(Transaction::new().check(key.clone(), Expect::Version(now.version)).delete(key)).await?;
-    core.catalog.pools.remove(name.clone(), version);
+    let gone = Transaction::new().check(key.clone(), Expect::Version(now.version)).delete(key);
+    match core.db.commit(gone).await {
+        Ok(version) => core.catalog.pools.remove(name.clone(), version),
+        Err(e) if e.reason == Reason::Conflict => {
+            core.reload_pool(name).await?;
+            return Ok(false);
+        }
+        Err(e) => return Err(e),
+    }
     Ok(true)
 }
 

@@ -57,6 +57,19 @@ impl TemplateRecord {
         self.resource.metadata.uid.as_ref().expect("stored templates have a uid")
     }
 
+    /// As before its first one was made. What there is of them is its golden actors'.
+    pub(crate) fn forget_goldens(&mut self) {
+        self.golden = None;
+        self.siblings.clear();
+        self.former.clear();
+        if let Some(status) = &mut self.resource.status {
+            status.phase.clear();
+            status.golden_snapshot = None;
+            status.golden_manifest = None;
+            status.conditions.retain(|c| c.r#type != "Ready");
+        }
+    }
+
     /// Actors of it have files that outlive their memory.
     pub(crate) fn has_durable_dirs(&self) -> bool {
         self.resource.spec.volumes.iter().any(|v| v.durable_dir.is_some())

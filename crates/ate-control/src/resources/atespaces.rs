@@ -56,18 +56,24 @@ impl Core {
 
     /// The atespace as it is in the store now.
     pub(crate) async fn reload_atespace(&self, name: &str) -> Result<Option<Entry<AtespaceRecord>>, Error> {
-        let known = self.catalog.atespaces.get(&name.to_owned());
-        match self.db.get_json::<AtespaceRecord>(&keys::atespace(name)).await? {
-            Some(found) => self.catalog.atespaces.set(name.to_owned(), found.version, found.value),
-            // Deleted by a commit whose answer was lost. Whoever made it anew meanwhile did so by a later one than the next.
-            None => known.into_iter().for_each(|k| self.catalog.atespaces.remove(name.to_owned(), k.version + 1)),
-        }
-        Ok(self.catalog.atespaces.get(&name.to_owned()))
+        self.reload(&self.catalog.atespaces, &name.to_owned(), &keys::atespace(name)).await
     }
 
     /// Marked first, so that no actor can be created between the look and the deletion.
-    pub(crate) async fn delete_atespace(&self, name: &str) -> Result<(), Error> {
-        let object = format!("atespace/{name}");
+    pub(crate) async fn delete_atespace(self: &Arc<Self>, name: &str) -> Result<(), Error> {
+        let removed = self.remove_atespace(name).await;
+        let gone = removed.as_ref().err().is_some_and(|e| e.reason == Reason::NotFound);
+        if removed.is_err() && !gone && self.keep_atespace(name).await.is_err() {
+            let (core, name) = (self.clone(), name.to_owned());
+            self.spawn(async move {
+                let keep = || core.keep_atespace(&name);
+                core.insist(format!("atespace/{name}"), "one that could not be deleted is closed still", keep).await;
+            });
+        }
+        removed
+    }
+
+    async fn remove_atespace(&self, name: &str) -> Result<(), Error> {
         let key = keys::atespace(name);
         for _ in 0..ATTEMPTS {
             let old = self.reload_atespace(name).await?.ok_or_else(|| not_found("atespace", name))?;
@@ -81,15 +87,10 @@ impl Core {
             self.catalog.atespaces.set(name.to_owned(), version, marked);
             match self.delete_unused(name, version).await {
                 Err(e) if e.reason == Reason::Conflict => {}
-                Err(e) => {
-                    self.keep_atespace(name).await?;
-                    return Err(e);
-                }
-                Ok(()) => return Ok(()),
+                done => return done,
             }
         }
-        self.keep_atespace(name).await?;
-        Err(too_many_conflicts(object))
+        Err(too_many_conflicts(format!("atespace/{name}")))
     }
 
     /// One that is marked, if it still is of that version.

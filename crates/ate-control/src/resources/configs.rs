@@ -145,6 +145,13 @@ impl Core {
     }
 
     pub(super) async fn reload_configs(&self) -> Result<(), Error> {
+        for (name, _) in self.catalog.configs.all() {
+            if self.reload(&self.catalog.configs, &name, &keys::config(&name)).await?.is_none() {
+                for revision in self.revisions(&Filter { config: Some(name), ..Filter::default() }) {
+                    self.reload_revision(&revision).await?;
+                }
+            }
+        }
         let page = self.db.page(keys::CONFIGS, None, 1000).await?;
         for (key, v) in page {
             let record: ConfigRecord = crate::records::from_json(&key, &v.value)?;
@@ -158,10 +165,8 @@ impl Core {
     }
 
     async fn reload_revision(&self, key: &ConfigKey) -> Result<(), Error> {
-        if let Some(found) = self.db.get_json::<Revision>(&keys::revision(key)).await? {
-            self.catalog.revisions.set(key.clone(), found.version, found.value);
-            self.rebuild_admitted();
-        }
+        self.reload(&self.catalog.revisions, key, &keys::revision(key)).await?;
+        self.rebuild_admitted();
         Ok(())
     }
 

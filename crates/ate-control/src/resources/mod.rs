@@ -10,6 +10,12 @@ pub(crate) mod pools;
 pub(crate) mod templates;
 
 use ate_api::{Error, Reason, id::Uid, resource::ObjectMeta};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    catalog::{Entry, Table},
+    core::Core,
+};
 
 /// What an apply did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +27,24 @@ pub(crate) enum Applied {
 
 /// Tries of a read-check-write while others write the same object.
 pub(crate) const ATTEMPTS: usize = 16;
+
+impl Core {
+    /// The object as it is in the store now, also in memory.
+    pub(crate) async fn reload<K: Ord + Clone, V: DeserializeOwned>(
+        &self,
+        table: &Table<K, V>,
+        name: &K,
+        key: &str,
+    ) -> Result<Option<Entry<V>>, Error> {
+        let known = table.get(name);
+        match self.db.get_json::<V>(key).await? {
+            Some(found) => table.set(name.clone(), found.version, found.value),
+            // Deleted by a commit whose answer was lost. Whoever made it anew meanwhile did so by a later one than the next.
+            None => known.into_iter().for_each(|known| table.remove(name.clone(), known.version + 1)),
+        }
+        Ok(table.get(name))
+    }
+}
 
 /// Metadata the server owns, for a new object. One that is declared elsewhere has it from there; a user cannot say any.
 pub(crate) fn stamp_new(meta: &mut ObjectMeta) {

@@ -79,11 +79,8 @@ impl Core {
         Ok(())
     }
 
-    async fn reload_pool(&self, name: &ObjectName) -> Result<(), Error> {
-        if let Some(found) = self.db.get_json::<PoolRecord>(&keys::pool(name)).await? {
-            self.catalog.pools.set(name.clone(), found.version, found.value);
-        }
-        Ok(())
+    pub(crate) async fn reload_pool(&self, name: &ObjectName) -> Result<(), Error> {
+        self.reload(&self.catalog.pools, name, &keys::pool(name)).await.map(drop)
     }
 
     /// Changes a pool as it is now; `None` if there is none. Writes nothing when nothing changes.

@@ -123,10 +123,7 @@ impl Core {
     }
 
     pub(crate) async fn reload_template(&self, name: &ObjectName) -> Result<Option<Entry<TemplateRecord>>, Error> {
-        if let Some(found) = self.db.get_json::<TemplateRecord>(&keys::template(name)).await? {
-            self.catalog.templates.set(name.clone(), found.version, found.value);
-        }
-        Ok(self.catalog.templates.get(name))
+        self.reload(&self.catalog.templates, name, &keys::template(name)).await
     }
 
     /// Changes a template as it is now, if it still is the one with this uid.
@@ -160,13 +157,27 @@ impl Core {
         let object = format!("actortemplate/{name}");
         let old = self.reload_template(name).await?.ok_or_else(|| not_found("actortemplate", &name.to_string()))?;
         let uid = old.value.uid().clone();
-        self.update_template(name, &uid, |t| t.deleting = true).await?;
-        let removed = self.remove_template(name, &uid, &object).await;
-        if removed.is_err() {
-            // Not deleted after all.
-            let _ = self.update_template(name, &uid, |t| t.deleting = false).await;
+        let removed = match self.update_template(name, &uid, |t| t.deleting = true).await {
+            Ok(_) => self.remove_template(name, &uid, &object).await,
+            Err(e) => Err(e),
+        };
+        if removed.is_err() && self.keep_template(name, &uid).await.is_err() {
+            let (core, name) = (self.clone(), name.clone());
+            self.spawn(async move {
+                let keep = || core.keep_template(&name, &uid);
+                core.insist(&object, "a template that could not be deleted is closed still", keep).await;
+            });
         }
         removed
+    }
+
+    /// It is not deleted after all.
+    async fn keep_template(&self, name: &ObjectName, uid: &ate_api::id::Uid) -> Result<(), Error> {
+        self.reload_template(name).await?;
+        match self.update_template(name, uid, |t| t.deleting = false).await {
+            Err(e) if e.reason != Reason::NotFound => Err(e),
+            _ => Ok(()),
+        }
     }
 
     async fn remove_template(
@@ -180,6 +191,8 @@ impl Core {
         if let Some(refusal) = in_use::refusal(object, "actor", users) {
             return Err(refusal);
         }
+        // If the rest of this does not happen they are made anew.
+        self.update_template(name, uid, |t| t.forget_goldens()).await?;
         for golden in self.golden_actors(uid).await? {
             match self.delete_actor(&golden, self.default_deadline()).await {
                 Err(e) if e.reason != Reason::NotFound => return Err(e),

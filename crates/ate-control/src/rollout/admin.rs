@@ -156,17 +156,18 @@ impl Core {
                     return Ok(Arc::new(record));
                 }
                 Err(e) if e.reason == Reason::Conflict => self.reload_rollout(class).await?,
-                Err(e) => return Err(e),
+                Err(e) => {
+                    // It may have been written, and whoever moves actors goes by memory.
+                    let _ = self.reload_rollout(class).await;
+                    return Err(e);
+                }
             }
         }
         Err(too_many_conflicts(object(class)))
     }
 
     async fn reload_rollout(&self, class: &str) -> Result<(), Error> {
-        if let Some(found) = self.db.get_json::<Rollout>(&keys::rollout(class)).await? {
-            self.catalog.rollouts.set(class.to_owned(), found.version, found.value);
-        }
-        Ok(())
+        self.reload(&self.catalog.rollouts, &class.to_owned(), &keys::rollout(class)).await.map(drop)
     }
 
     /// The rollout under way that leads to a configuration.

@@ -60,6 +60,8 @@ impl Core {
     /// New actors begin again with what they began with before the rollout. What was moved stays.
     pub(super) async fn take_back(&self, rollout: &Rollout) -> Result<(), Error> {
         for step in &rollout.steps {
+            // Its new golden snapshot may have been recorded without our hearing of it.
+            self.reload_template(&step.template).await?;
             let Some(template) = self.catalog.template(&step.template, &step.uid).map(|t| t.value) else { continue };
             let moved = template.golden.as_ref().is_some_and(|g| g.sandbox == rollout.to);
             let before = template.former.iter().rev().find(|g| g.sandbox == step.from);

@@ -28,6 +28,8 @@ pub(super) async fn sweep(core: &Arc<Core>, rollout: &Rollout) -> Result<bool, E
         if template.value.golden.is_none() || template.value.deleting {
             continue;
         }
+        // Which golden snapshot is in force may have been written without our hearing of it.
+        core.reload_template(&name).await?;
         let forget = |t: &mut TemplateRecord| {
             t.former.retain(|former| undoable || began_with.contains(&former.manifest));
         };
