@@ -5,6 +5,7 @@ mod support;
 
 use std::{
     collections::BTreeMap,
+    net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
@@ -18,6 +19,9 @@ use ateom_harness::pod::Pod;
 use support::*;
 use tokio::sync::watch;
 
+/// Of nobody: what a pod had before it was restarted.
+const STALE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
 /// What watches the pods of a machine says.
 struct Kubelet(watch::Sender<Pods>);
 
@@ -27,10 +31,14 @@ impl Kubelet {
     }
 
     fn tell(&self, pod: &Pod, leaving: bool) {
+        self.tell_address(pod, pod.network.address, leaving);
+    }
+
+    fn tell_address(&self, pod: &Pod, address: Ipv4Addr, leaving: bool) {
         let told = WorkerPod {
             name: "pool-x".into(),
             pool: ObjectName::new("default", "pool"),
-            address: Some(pod.network.address),
+            address: Some(address),
             leaving,
         };
         self.0.send_modify(|pods| drop(pods.get_or_insert_default().insert(pod.uid.clone(), told)));
@@ -85,6 +93,11 @@ async fn replaced(machine: Machine, kubelet: &Kubelet) -> Machine {
     let (dir, template) = (machine.dir, machine.template);
     drop((machine.node, machine.events));
     Machine { template, ..start(dir, kubelet).await }
+}
+
+async fn until_lost(machine: &mut Machine, worker: &WorkerId) {
+    machine.until_event(|e| matches!(e, NodeEvent::WorkerLost { id, .. } if id == worker)).await;
+    machine.workers.clear();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,10 +183,49 @@ async fn a_herder_that_dies_in_its_pod_is_a_lost_worker_and_the_next_one_is_a_ne
     let counter = actor("counter");
     machine.boot(&worker, &counter, 1).await;
     worker_pod.start_herder();
-    machine.until_event(|e| matches!(e, NodeEvent::WorkerLost { id, .. } if *id == worker)).await;
-    machine.workers.clear();
+    until_lost(&mut machine, &worker).await;
     machine.until(|m| m.ready().len() == 1).await;
     assert!(machine.workers.values().all(|w| w.holds.is_none()));
+    count(machine.boot(&worker, &counter, 2).await.address);
+    machine.node.shutdown().await;
+}
+
+/// A machine with one pod that was found under an address it does not have any more.
+async fn with_a_stale_address(kubelet: &Kubelet) -> (Machine, Pod, WorkerId) {
+    let mut machine = start(tempfile::tempdir().unwrap(), kubelet).await;
+    let worker_pod = pod(&machine);
+    kubelet.tell_address(&worker_pod, STALE, false);
+    machine.until(|m| m.ready().len() == 1).await;
+    let worker = machine.ready().remove(0);
+    assert_eq!(machine.workers[&worker].address, STALE);
+    (machine, worker_pod, worker)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_gets_another_address_is_found_anew_under_that() {
+    let kubelet = Kubelet::new();
+    let (mut machine, mut worker_pod, worker) = with_a_stale_address(&kubelet).await;
+    kubelet.tell(&worker_pod, false);
+    until_lost(&mut machine, &worker).await;
+    machine.until(|m| m.ready().len() == 1).await;
+    assert_eq!(machine.workers[&worker].address, worker_pod.network.address);
+    assert!(worker_pod.ended().is_none(), "nobody was on it");
+    count(machine.boot(&worker, &actor("counter"), 1).await.address);
+    machine.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_actor_that_was_started_under_an_address_its_pod_has_not_is_gone_with_the_lost_worker() {
+    let kubelet = Kubelet::new();
+    let (mut machine, mut worker_pod, worker) = with_a_stale_address(&kubelet).await;
+    let counter = actor("counter");
+    machine.boot(&worker, &counter, 1).await;
+    kubelet.tell(&worker_pod, false);
+    until_lost(&mut machine, &worker).await;
+    worker_pod.wait(Duration::from_secs(20));
+    worker_pod.start_herder();
+    machine.until(|m| m.ready().len() == 1).await;
+    assert!(machine.workers[&worker].holds.is_none());
     count(machine.boot(&worker, &counter, 2).await.address);
     machine.node.shutdown().await;
 }

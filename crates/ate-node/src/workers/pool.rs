@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
@@ -92,6 +93,10 @@ struct Member {
     stop: CancellationToken,
     /// Its pod is about to go.
     leaving: CancellationToken,
+    /// Of its pod, when it was looked for.
+    address: Option<Ipv4Addr>,
+    /// Its pod has another address now.
+    moved: CancellationToken,
 }
 
 struct Keeper {
@@ -178,6 +183,12 @@ impl Keeper {
         for (id, member) in &self.members {
             match pods.get(id) {
                 None => member.stop.cancel(),
+                // A pod keeps its uid when its machine restarts, and gets another address. Once this one has ended it is
+                // looked for anew.
+                Some((place, _)) if member.address != Some(place.address) => {
+                    member.moved.cancel();
+                    member.retire.cancel();
+                }
                 Some((_, true)) => member.leaving.cancel(),
                 Some((_, false)) => {}
             }
@@ -186,7 +197,8 @@ impl Keeper {
 
     fn add(&mut self, spec: &PoolSpec, id: WorkerId, place: Option<Place>) {
         let stop = self.stop.child_token();
-        let (retire, leaving) = (stop.child_token(), CancellationToken::new());
+        let (retire, leaving, moved) = (stop.child_token(), CancellationToken::new(), CancellationToken::new());
+        let address = place.as_ref().map(|place| place.address);
         let (tx, commands) = mpsc::channel(COMMANDS);
         self.directory.lock().insert(id.clone(), tx);
         let life = Life {
@@ -198,9 +210,11 @@ impl Keeper {
             stop: stop.clone(),
             retire: retire.clone(),
             leaving: leaving.clone(),
+            moved: moved.clone(),
             place,
         };
-        self.members.insert(id.clone(), Member { class: spec.sandbox.class.clone(), retire, stop, leaving });
+        let class = spec.sandbox.class.clone();
+        self.members.insert(id.clone(), Member { class, retire, stop, leaving, address, moved });
         self.tasks.spawn(async move {
             let ended = life.live().await;
             (id, ended)
@@ -260,6 +274,7 @@ struct Life {
     stop: CancellationToken,
     retire: CancellationToken,
     leaving: CancellationToken,
+    moved: CancellationToken,
     /// Its pod; none: the node starts it.
     place: Option<Place>,
 }
@@ -269,7 +284,7 @@ impl Life {
         let Some((herder, kept)) = self.start().await else { return Ended { end: End::Stopped, settled: false } };
         let since = Instant::now();
         let worker = Worker::new(self.id, self.context, herder, kept, self.spec, self.leaving);
-        let end = worker.run(&mut self.commands, &self.stop, &self.retire).await;
+        let end = worker.run(&mut self.commands, &self.stop, &self.retire, &self.moved).await;
         Ended { end, settled: since.elapsed() >= SETTLED }
     }
 

@@ -121,12 +121,14 @@ impl Worker {
         }
     }
 
-    /// Serves until told to stop (at once), to retire (when idle), or until the herder is lost.
+    /// Serves until told to stop (at once), to retire (when idle), or until the herder is lost. So is one that has moved to
+    /// another address, if anybody is on it: nobody would reach him.
     pub(super) async fn run(
         mut self,
         commands: &mut mpsc::Receiver<Command>,
         stop: &CancellationToken,
         retire: &CancellationToken,
+        moved: &CancellationToken,
     ) -> End {
         let mut stopped = stop.is_cancelled();
         while !stopped && self.beyond_use.is_none() {
@@ -140,6 +142,9 @@ impl Worker {
             tokio::select! {
                 () = stop.cancelled() => stopped = true,
                 () = retire.cancelled(), if idle => stopped = true,
+                () = moved.cancelled(), if !idle => {
+                    self.beyond_use = Some("its pod has another address now".to_owned());
+                }
                 why = self.herder.ended() => self.beyond_use = Some(why),
                 Some(event) = self.ended.recv() => self.actor_ended(event),
                 done = next(&mut self.operations) => self.done(done),

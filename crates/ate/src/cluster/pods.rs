@@ -9,6 +9,7 @@ use std::{
 use ate_api::id::ObjectName;
 use ate_kube::workers;
 use ate_node::{Pods, Source, WorkerPod};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,15 @@ use crate::failure::{Outcome, Trying as _};
 
 /// In the data directory.
 const KEPT: &str = "worker-pods.json";
+/// Another one each time the machine starts.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
+/// What was told last. After the machine restarted the same pods run again, with nobody in them and under other addresses.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    boot: String,
+    pods: Pods,
+}
 
 /// The worker pods of a machine, until `stop`.
 pub(super) async fn of(node: &str, data_dir: &Path, stop: CancellationToken) -> Outcome<Source> {
@@ -44,12 +54,34 @@ pub(super) async fn of(node: &str, data_dir: &Path, stop: CancellationToken) -> 
 }
 
 fn read(kept: &Path) -> Pods {
-    serde_json::from_slice(&std::fs::read(kept).ok()?).ok()
+    let kept: Kept = serde_json::from_slice(&std::fs::read(kept).ok()?).ok()?;
+    kept.pods.filter(|_| std::fs::read_to_string(BOOT).is_ok_and(|boot| boot == kept.boot))
 }
 
-/// As a whole. Not synced: after a power cut none of them runs.
+/// As a whole. Not synced: after a power cut it is not believed anyway.
 fn write(kept: &PathBuf, pods: &Pods) -> std::io::Result<()> {
     let new = kept.with_extension("new");
-    std::fs::write(&new, serde_json::to_vec(pods)?)?;
+    std::fs::write(&new, serde_json::to_vec(&Kept { boot: std::fs::read_to_string(BOOT)?, pods: pods.clone() })?)?;
     std::fs::rename(new, kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_last_is_known_until_the_machine_restarts() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = dir.path().join(KEPT);
+        assert_eq!(read(&kept), None);
+        let pool = ObjectName::new("default", "pool");
+        let pod = WorkerPod { name: "a".into(), pool, address: Some([10, 0, 0, 1].into()), leaving: false };
+        let pods = Some(BTreeMap::from([("uid".to_owned(), pod)]));
+        write(&kept, &pods).unwrap();
+        assert_eq!(read(&kept), pods);
+
+        let of_another_boot = serde_json::to_vec(&Kept { boot: "another".into(), pods }).unwrap();
+        std::fs::write(&kept, of_another_boot).unwrap();
+        assert_eq!(read(&kept), None);
+    }
 }
