@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ate_agent::{HeldStage, NodeAgent, NodeEvent, Source, WorkerPhase};
+use ate_agent::{HeldStage, NodeAgent, NodeEvent, PoolSpec, Source, WorkerPhase};
 use ate_api::{
     Reason,
     id::{Activation, ObjectName, WorkerId},
@@ -51,6 +51,10 @@ impl Kubelet {
 
 /// A node agent over the directory of one that may have been there before.
 async fn start(dir: tempfile::TempDir, kubelet: &Kubelet) -> Machine {
+    start_with(dir, kubelet, |_| ()).await
+}
+
+async fn start_with(dir: tempfile::TempDir, kubelet: &Kubelet, change: impl Fn(&mut PoolSpec)) -> Machine {
     let workers = ate_node::Source::Pods(kubelet.0.subscribe());
     let begun = Instant::now();
     let node = loop {
@@ -63,7 +67,9 @@ async fn start(dir: tempfile::TempDir, kubelet: &Kubelet) -> Machine {
     };
     let (sandbox, template) = (sandbox(&runsc()), template(&node, serde_json::json!([])).await);
     let mut machine = Machine { dir, events: node.events(), node, sandbox, template, workers: BTreeMap::new() };
-    machine.node.set_pool(machine.pool(0)).await.unwrap();
+    let mut pool = machine.pool(0);
+    change(&mut pool);
+    machine.node.set_pool(pool).await.unwrap();
     // As a control plane does: it listens once it has told what pools there are.
     machine.events = machine.node.events();
     machine
@@ -89,10 +95,19 @@ fn uuid() -> String {
 
 /// The node agent ends, and its herders notice nothing.
 async fn replaced(machine: Machine, kubelet: &Kubelet) -> Machine {
+    replaced_with(machine, kubelet, |_| ()).await
+}
+
+async fn replaced_with(machine: Machine, kubelet: &Kubelet, change: impl Fn(&mut PoolSpec)) -> Machine {
     machine.node.shutdown().await;
     let (dir, template) = (machine.dir, machine.template);
     drop((machine.node, machine.events));
-    Machine { template, ..start(dir, kubelet).await }
+    Machine { template, ..start_with(dir, kubelet, change).await }
+}
+
+/// The pool is of a class that this herder is not of.
+fn of_another_class(pool: &mut PoolSpec) {
+    pool.sandbox.class = "another".into();
 }
 
 async fn until_lost(machine: &mut Machine, worker: &WorkerId) {
@@ -227,5 +242,37 @@ async fn an_actor_that_was_started_under_an_address_its_pod_has_not_is_gone_with
     machine.until(|m| m.ready().len() == 1).await;
     assert!(machine.workers[&worker].holds.is_none());
     count(machine.boot(&worker, &counter, 2).await.address);
+    machine.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_of_a_class_that_its_pool_gets_only_later_is_used_from_then_on() {
+    let kubelet = Kubelet::new();
+    let mut machine = start_with(tempfile::tempdir().unwrap(), &kubelet, of_another_class).await;
+    let worker_pod = pod(&machine);
+    kubelet.tell(&worker_pod, false);
+    machine.until(|m| m.workers.values().any(|w| w.message.contains("class"))).await;
+    assert!(machine.ready().is_empty());
+    machine.node.set_pool(machine.pool(0)).await.unwrap();
+    machine.until(|m| m.ready().len() == 1).await;
+    let worker = machine.ready().remove(0);
+    assert_eq!(machine.workers[&worker].class, machine.sandbox.class);
+    count(machine.boot(&worker, &actor("counter"), 1).await.address);
+    machine.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_actor_outlives_the_node_agent_also_when_its_pool_is_of_another_class_by_then() {
+    let kubelet = Kubelet::new();
+    let (machine, _pod, worker) = with_one_worker(&kubelet).await;
+    let counter = actor("counter");
+    let address = machine.boot(&worker, &counter, 1).await.address;
+    let (first, boot) = count(address);
+    let mut machine = replaced_with(machine, &kubelet, of_another_class).await;
+    machine.until(|m| m.workers.get(&worker).is_some_and(|w| w.holds.is_some())).await;
+    assert_eq!(machine.workers[&worker].class, machine.sandbox.class);
+    assert_eq!(count(address), (first + 1, boot));
+    machine.node.capture(capture(&worker, &counter, 1, external())).await.unwrap();
+    machine.release(&worker, &counter, 1).await;
     machine.node.shutdown().await;
 }

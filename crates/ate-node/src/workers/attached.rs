@@ -37,13 +37,14 @@ pub(crate) struct Place {
 }
 
 impl Attached {
-    /// Connects, and finds out who is on it. What nobody can vouch for is taken off.
-    pub(crate) async fn find(place: Place, class: &str) -> Result<(Self, Kept), Error> {
+    /// Connects, and finds out who is on it. What nobody can vouch for is taken off. It is of whatever class it says: its
+    /// pool may be of another by now.
+    pub(crate) async fn find(place: Place) -> Result<(Self, Kept), Error> {
         let Place { dir, pod, address } = place;
         let open = File::open(&dir).map_err(|e| {
             Error::new(Reason::Unavailable, format!("its herder is not up yet: {}: {e}", dir.display()))
         })?;
-        let (client, info) = step!("attach.connect", Client::connect(open, SOCKET, class, CONNECT), held)?;
+        let (client, info) = step!("attach.connect", Client::connect(open, SOCKET, CONNECT), held)?;
         let keep = Keep::new(dir, info.instance.clone());
         let stats = client.stats().await?;
         let kept = settle(&client, &stats, keep.read().unwrap_or_default()).await?;

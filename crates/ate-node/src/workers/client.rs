@@ -38,7 +38,6 @@ impl Client {
     pub(crate) async fn connect(
         dir: File,
         socket: &str,
-        class: &str,
         limit: Duration,
     ) -> Result<(Self, pb::GetInfoResponse), Error> {
         let socket = socket.to_owned();
@@ -56,11 +55,9 @@ impl Client {
             Ok::<_, Error>((Client { driver }, info))
         };
         let (client, info) = timeout(limit, connected).await.map_err(|_| late("connecting to the herder", limit))??;
-        if info.sandbox_class != class || info.contract_version != CONTRACT_VERSION {
-            let message = format!(
-                "the herder speaks class {} contract {}, needed is class {class} contract {CONTRACT_VERSION}",
-                info.sandbox_class, info.contract_version
-            );
+        if info.contract_version != CONTRACT_VERSION {
+            let message =
+                format!("the herder speaks contract {}, needed is contract {CONTRACT_VERSION}", info.contract_version);
             return Err(Error::new(Reason::ClassMismatch, message).hint("install herders and node from one build"));
         }
         Ok((client, info))
@@ -127,6 +124,15 @@ impl Client {
         let mut driver = self.driver.clone();
         call("listening to the herder", QUICK, driver.events(pb::EventsRequest {})).await
     }
+}
+
+/// `CLASS_MISMATCH` if the herder is of another.
+pub(super) fn of_class(info: &pb::GetInfoResponse, class: &str) -> Result<(), Error> {
+    if info.sandbox_class == class {
+        return Ok(());
+    }
+    let message = format!("the herder is of class {}, needed is class {class}", info.sandbox_class);
+    Err(Error::new(Reason::ClassMismatch, message).hint("use the herder that belongs to the class"))
 }
 
 async fn call<T>(

@@ -21,7 +21,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{attached::SOCKET, client::Client, process::Process};
+use super::{
+    attached::SOCKET,
+    client::{Client, of_class},
+    process::Process,
+};
 use crate::network::{INTERFACE, Link, Links};
 
 /// A process, three namespaces; slow only on an overloaded machine.
@@ -182,7 +186,8 @@ async fn start(
         let hand_over = async { links.hand_over(link, inner).await.map_err(|e| failed(&e.to_string())) };
         step!("herder.hand-over", hand_over)?;
         let dir = std::fs::File::open(dir).map_err(|e| io("open the worker's directory", &e))?;
-        step!("herder.connect", Client::connect(dir, SOCKET, class, CONNECT))
+        let (client, info) = step!("herder.connect", Client::connect(dir, SOCKET, CONNECT))?;
+        of_class(&info, class).map(|()| (client, info))
     };
     let up = tokio::select! {
         up = up => up,

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Context, Directory, PodPlaces,
     attached::{Attached, Place},
+    client::of_class,
     herder::Herder,
     kept::Kept,
     local::Local,
@@ -269,6 +270,7 @@ struct Life {
     id: WorkerId,
     context: Context,
     spec: watch::Receiver<PoolSpec>,
+    /// A pod's: its pool's, until the herder in it says.
     class: String,
     commands: mpsc::Receiver<Command>,
     stop: CancellationToken,
@@ -294,17 +296,24 @@ impl Life {
         let mut revoked = self.context.verified.revoked().changes();
         loop {
             let sandbox = self.spec.borrow_and_update().sandbox.clone();
+            if self.place.is_some() {
+                self.class.clone_from(&sandbox.class);
+            }
             let mut spec = self.spec.clone();
             let names: Vec<&str> = sandbox.assets.iter().map(|a| a.name.as_str()).collect();
             self.report(&format!("waiting for {} of {}", names.join(", "), sandbox.config_label()));
             let started = async {
                 let found = match &self.place {
                     None => None,
-                    Some(place) => Some(step!("worker.attach", Attached::find(place.clone(), &self.class), held)?),
+                    Some(place) => Some(step!("worker.attach", Attached::find(place.clone()), held)?),
                 };
                 // Who runs is not kept waiting for what others are to run under.
                 if let Some((attached, kept @ Kept { seated: Some(_), .. })) = found {
                     return Ok(Some((Herder::Attached(Box::new(attached)), kept)));
+                }
+                // Its pod may know of a change of the pool before this node does: then the next configuration cures it.
+                if let Some((attached, _)) = &found {
+                    of_class(&attached.info, &sandbox.class)?;
                 }
                 tokio::select! {
                     verified = self.context.verified.ensure(&sandbox) => drop(verified?),
