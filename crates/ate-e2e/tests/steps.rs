@@ -44,7 +44,7 @@ const EFFECTS: &[(&str, &[&str])] = &[
             "client.checkpoint(",
         ],
     ),
-    ("ate-node/src/activate.rs", &["workers.ask("]),
+    ("ate-node/src/activate.rs", &["workers.ask(", "held.ask("]),
     (
         "ate-node/src/agent.rs",
         &["repository.delete(", "repository.collect(", "local.remove(", "images.collect(", "local.collect("],

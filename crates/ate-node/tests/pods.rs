@@ -12,12 +12,16 @@ use std::{
 use ate_agent::{HeldStage, NodeAgent, NodeEvent, PoolSpec, Source, WorkerPhase};
 use ate_api::{
     Reason,
-    id::{Activation, ObjectName, WorkerId},
+    id::{Activation, Digest, ObjectName, WorkerId},
 };
 use ate_node::{Node, Options, Pods, WorkerPod};
 use ateom_harness::pod::Pod;
 use support::*;
-use tokio::sync::watch;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    sync::watch,
+};
 
 /// Of nobody: what a pod had before it was restarted.
 const STALE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -274,5 +278,36 @@ async fn an_actor_outlives_the_node_agent_also_when_its_pool_is_of_another_class
     assert_eq!(count(address), (first + 1, boot));
     machine.node.capture(capture(&worker, &counter, 1, external())).await.unwrap();
     machine.release(&worker, &counter, 1).await;
+    machine.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_was_meant_for_a_herder_does_not_reach_the_next_one_in_its_pod() {
+    const BODY: &[u8] = b"it takes its time";
+    let kubelet = Kubelet::new();
+    let (mut machine, mut worker_pod, worker) = with_one_worker(&kubelet).await;
+    let slow = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut activate = machine.activate(&worker, &actor("late"), 1, Source::Boot);
+    let mut asset = activate.sandbox.assets[0].clone();
+    (asset.name, asset.sha256) = ("slow".into(), Digest::of(BODY));
+    asset.urls = vec![format!("http://{}/slow", slow.local_addr().unwrap())];
+    activate.sandbox.assets.push(asset);
+    let node = machine.node.clone();
+    let late = tokio::spawn(async move { node.activate(activate).await });
+    let (mut stream, _) = tokio::time::timeout(LONG, slow.accept()).await.unwrap().unwrap();
+
+    worker_pod.start_herder();
+    until_lost(&mut machine, &worker).await;
+    machine.until(|m| m.ready().len() == 1).await;
+    assert!(machine.workers.contains_key(&worker), "the same pod");
+
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(stream.read_u8().await.unwrap());
+    }
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", BODY.len());
+    stream.write_all(&[head.as_bytes(), BODY].concat()).await.unwrap();
+    assert_eq!(reason(tokio::time::timeout(LONG, late).await.unwrap().unwrap()), Reason::WorkerLost);
+    count(machine.boot(&worker, &actor("next"), 1).await.address);
     machine.node.shutdown().await;
 }

@@ -163,10 +163,33 @@ impl Workers {
 
     /// Asks one worker. `WORKER_LOST` if it is not there or goes away over it.
     pub(crate) async fn ask<T>(&self, id: &WorkerId, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
-        let lost = || Error::new(Reason::WorkerLost, "the worker is gone").on(format!("worker/{id}"));
-        let worker = self.directory.lock().get(id).cloned().ok_or_else(lost)?;
-        let (reply, answer) = oneshot::channel();
-        worker.send(command(reply)).await.map_err(|_| lost())?;
-        answer.await.map_err(|_| lost())?.map_err(|e| e.on(format!("worker/{id}")))
+        self.hold(id)?.ask(command).await
     }
+
+    /// Takes hold of the worker that has this id now. `WORKER_LOST` if there is none.
+    pub(crate) fn hold(&self, id: &WorkerId) -> Result<Hold, Error> {
+        match self.directory.lock().get(id) {
+            Some(commands) => Ok(Hold { id: id.clone(), commands: commands.clone() }),
+            None => Err(lost(id)),
+        }
+    }
+}
+
+/// One worker, and not another that comes after it under the same id, as the next herder in a pod does.
+pub(crate) struct Hold {
+    id: WorkerId,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Hold {
+    /// `WORKER_LOST` if it is gone or goes away over it.
+    pub(crate) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| lost(&self.id))?;
+        answer.await.map_err(|_| lost(&self.id))?.map_err(|e| e.on(format!("worker/{}", self.id)))
+    }
+}
+
+fn lost(id: &WorkerId) -> Error {
+    Error::new(Reason::WorkerLost, "the worker is gone").on(format!("worker/{id}"))
 }
