@@ -14,7 +14,8 @@ pub mod server;
 pub mod tls;
 
 pub use fleet::Fleet;
-pub use remote::RemoteNode;
+pub use remote::{NODE, RemoteNode};
+pub use server::CONTROL;
 
 /// Version of what control plane and nodes say to each other. Grows with every change of it.
 pub const PROTOCOL: u32 = 1;

@@ -28,7 +28,7 @@ use crate::{
     tls::{self, Certificates},
 };
 
-/// The name in the certificates of nodes.
+/// The DNS name in the certificates of nodes.
 pub const NODE: &str = "node";
 /// How long calls are repeated while the node is away. Its agent is replaced within seconds, and a caller that hears
 /// nothing for longer had better look elsewhere.

@@ -17,7 +17,7 @@ use crate::{
     tls::{self, Certificates},
 };
 
-/// Who may call nodes.
+/// The DNS name in the certificate of the control plane: of whoever may call nodes, and of whom nodes register with.
 pub const CONTROL: &str = "control";
 /// Chunks of an upload between the network and the disk.
 const CHUNKS: usize = 16;

@@ -1,7 +1,7 @@
 //! Mutual TLS with certificates from files: `ca.crt`, `tls.crt` and `tls.key` in one directory, as cert-manager and the
 //! kubelet lay them out. They are looked at with every new connection, so a certificate is replaced by replacing the files.
 //!
-//! Who is at the other end is a name in its certificate, not an address: `control` or `node`.
+//! Who is at the other end is a DNS name in its certificate, not an address: `control` or `node`, whatever address was dialled.
 
 use std::{
     fs, io,

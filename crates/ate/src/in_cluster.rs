@@ -33,6 +33,11 @@ const PORT_NAME: &str = "api";
 const PORT: u16 = 7600;
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The name in the certificate of the API, of an installation in this namespace.
+pub(crate) fn api_name(namespace: &str) -> String {
+    format!("api.{namespace}.svc")
+}
+
 /// Which cluster is meant.
 #[derive(Args, Clone, Default)]
 pub(crate) struct InCluster {
@@ -87,7 +92,7 @@ impl InCluster {
         let pods: Api<Pod> = Api::namespaced(client, self.namespace());
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority));
         let invalid = |e: tonic::transport::Error| Error::new(Reason::Invalid, e.to_string());
-        let endpoint = Endpoint::try_from(format!("https://api.{}.svc", self.namespace())).map_err(invalid)?;
+        let endpoint = Endpoint::try_from(format!("https://{}", api_name(self.namespace()))).map_err(invalid)?;
         let endpoint = endpoint.tls_config(tls).map_err(invalid)?.connect_timeout(TIMEOUT);
         // What went wrong is told by the connector; the channel only knows that it has no connection.
         let why: Arc<Mutex<Option<Error>>> = Arc::default();

@@ -1,4 +1,4 @@
-//! Who gets a certificate, and what it says: names to be reached by, and one URI that says which component it is.
+//! Who gets a certificate, and what it says: DNS names, by which components know each other and by which the API is reached.
 
 use std::{path::Path, time::SystemTime};
 
@@ -28,20 +28,21 @@ impl Component {
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Component::Control => "control",
-            Component::Node => "node",
+            Component::Control => ate_fleet::CONTROL,
+            Component::Node => ate_fleet::NODE,
         }
     }
 
-    /// Services in front of it. The first is what others expect at its end, whatever address they came by.
+    /// What its DNS names begin with. The first, bare, is what other components ask for at its end, whatever address they
+    /// came by.
     fn services(self) -> &'static [&'static str] {
         match self {
-            Component::Control => &["control", "api"],
-            Component::Node => &["node"],
+            Component::Control => &[ate_fleet::CONTROL, "api"],
+            Component::Node => &[ate_fleet::NODE],
         }
     }
 
-    /// Peers are told apart by this, not by DNS names.
+    /// Says the same to people and to programs of others. Components ask each other for DNS names only.
     pub(crate) fn identity(self) -> String {
         format!("spiffe://ate/{}", self.name())
     }
@@ -161,4 +162,58 @@ fn issue(
     params.not_after = (now + lifetime).into();
     let key = KeyPair::generate().map_err(invalid)?;
     Ok(Pair { certificate: authority.sign(&params, &key)?, key: key.serialize_pem() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::in_cluster::api_name;
+
+    const NAMESPACE: &str = "ate-system";
+
+    /// What the others ask for in its certificate.
+    fn asked(component: Component) -> Vec<String> {
+        match component {
+            Component::Control => vec![ate_fleet::CONTROL.to_owned(), api_name(NAMESPACE)],
+            Component::Node => vec![ate_fleet::NODE.to_owned()],
+        }
+    }
+
+    #[test]
+    fn ours_have_the_names_that_are_asked_for() {
+        for component in Component::ALL {
+            let names = component.names(NAMESPACE, &[]);
+            assert!(asked(component).iter().all(|n| names.contains(n)), "{component:?}: {names:?}");
+        }
+    }
+
+    /// Every `kind: Certificate` of the documentation, from its own YAML blocks.
+    fn documented() -> Vec<serde_json::Value> {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/kubernetes.md");
+        let text = std::fs::read_to_string(file).unwrap();
+        let blocks = text.split("<<YAML\n").skip(1).map(|rest| rest.split("\n    YAML").next().unwrap());
+        let documents = blocks.filter(|b| b.contains("kind: Certificate")).flat_map(|b| b.split("\n    ---\n"));
+        documents.map(|d| serde_saphyr::from_str(d).unwrap()).collect()
+    }
+
+    #[test]
+    fn those_of_cert_manager_as_documented_have_them_too() {
+        let found = documented();
+        assert_eq!(found.len(), Component::ALL.len());
+        for component in Component::ALL {
+            let secret = format!("ate-{}-tls", component.name());
+            let certificate = found.iter().find(|c| c["spec"]["secretName"] == secret.as_str());
+            let spec = &certificate.unwrap_or_else(|| panic!("nobody makes {secret}"))["spec"];
+            let has = |list: &str, one: &str| spec[list].as_array().is_some_and(|all| all.iter().any(|v| v == one));
+            for name in asked(component) {
+                assert!(has("dnsNames", &name), "{secret} lacks {name}: {spec}");
+            }
+            for usage in ["server auth", "client auth"] {
+                assert!(has("usages", usage), "{secret} is not for {usage}");
+            }
+            // Whoever has a name of the other can be the other.
+            let others = Component::ALL.into_iter().filter(|c| *c != component).flat_map(asked);
+            others.for_each(|name| assert!(!has("dnsNames", &name), "{secret} has {name}"));
+        }
+    }
 }
