@@ -1,8 +1,8 @@
 //! The tables, and how an older database becomes one of today.
 //!
-//! Plain SQL that PostgreSQL 15 and what speaks its protocol understand: `bytea` keys (compared byte by byte whatever
-//! the collation), arrays as parameters, `ON CONFLICT`, and statements with `WITH` that change data. Each change of the
-//! store is one statement, so no session ever sits on a lock.
+//! SQL of PostgreSQL 15, without extensions, `LISTEN` or advisory locks: `bytea` keys (compared byte by byte whatever the
+//! collation), arrays as parameters, `ON CONFLICT`, and statements with `WITH` that change one table several times, which not
+//! all that speak its protocol do. Each change of the store is one statement, so no session ever sits on a lock.
 //!
 //! A migration runs while an older program may still lead: it may add, but must not change what that one uses.
 
