@@ -2,7 +2,8 @@
 //! `KUBEBUILDER_ASSETS` names it. There are no controllers and no kubelets beside it: what they would do, a test does itself,
 //! with what is played here.
 //!
-//! Where the programs are missing a test must not fail but say why it did nothing: [`cluster`] does both.
+//! Where the programs are missing a test does not fail but says why it did nothing: [`cluster`] does both. Nobody reads that, so
+//! `script/test` looks for them too, and fails at its end unless it is told to go without (`ATE_WITHOUT_KUBERNETES=1`).
 #![forbid(unsafe_code)]
 
 mod certificates;
@@ -68,7 +69,7 @@ impl Cluster {
     /// One that nobody else uses, for tests that stop it. `None`: there is none to be had here.
     ///
     /// # Panics
-    /// When there is one and it does not start.
+    /// When there is one and it does not start, or when it is not where `KUBEBUILDER_ASSETS` says.
     pub async fn start() -> Option<Cluster> {
         let programs = match Programs::find() {
             Ok(programs) => programs,
