@@ -204,12 +204,13 @@ async fn each_component_may_what_it_does_and_nothing_else() {
     let (admin, of) = (server.admin(), "components-");
     installed(&admin, of).await;
     let control = as_account(server, "ate-control");
-    settled(&control, "get", "/pods", "").await;
+    settled(&control, "list", "/pods", "").await;
     let expected = set(&[
-        ("get list watch patch", "ate.dev/actortemplates ate.dev/workerpools ate.dev/sandboxconfigs /pods"),
+        ("list watch patch", "ate.dev/actortemplates ate.dev/workerpools ate.dev/sandboxconfigs /pods"),
         ("patch", "ate.dev/actortemplates/status ate.dev/workerpools/status ate.dev/sandboxconfigs/status"),
         ("update", "ate.dev/workerpools/finalizers"),
-        ("get list watch create patch delete", "apps/deployments policy/poddisruptionbudgets"),
+        ("get list watch create patch delete", "apps/deployments"),
+        ("get create patch delete", "policy/poddisruptionbudgets"),
         ("create patch", "events.k8s.io/events"),
         ("create", "authentication.k8s.io/tokenreviews authorization.k8s.io/subjectaccessreviews"),
     ]);
@@ -217,9 +218,9 @@ async fn each_component_may_what_it_does_and_nothing_else() {
         assert_eq!(all_allowed(&control, namespace).await, expected, "in {namespace:?}");
     }
     let node = as_account(server, "ate-node");
-    settled(&node, "get", "/pods", "").await;
+    settled(&node, "list", "/pods", "").await;
     for namespace in ["", SYSTEM, TEAM] {
-        assert_eq!(all_allowed(&node, namespace).await, set(&[("get list watch", "/pods")]), "in {namespace:?}");
+        assert_eq!(all_allowed(&node, namespace).await, set(&[("list watch", "/pods")]), "in {namespace:?}");
     }
 }
 
