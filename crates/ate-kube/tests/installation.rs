@@ -2,7 +2,7 @@
 //! and taken out again. There are no controllers here, so nothing runs; what is promised is about the objects.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::{Command, Output},
     time::{Duration, Instant},
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 const SYSTEM: &str = "ate-system";
 /// Everything an installation consists of.
-const KINDS: &str = "namespaces,serviceaccounts,configmaps,secrets,services,deployments,daemonsets,statefulsets,\
+const KINDS: &str = "namespaces,serviceaccounts,configmaps,secrets,resourcequotas,services,deployments,daemonsets,statefulsets,\
                      poddisruptionbudgets,networkpolicies,roles,rolebindings,clusterroles,clusterrolebindings,\
                      customresourcedefinitions,validatingadmissionpolicies,validatingadmissionpolicybindings";
 
@@ -138,6 +138,7 @@ async fn it_is_applied_twice_an_operators_edits_stay_and_deleting_it_leaves_noth
     for directory in ["manifests/overlays/production", "manifests/overlays/dev"] {
         let first = desk.install(directory);
         assert!(first.status.success(), "{directory}: {}", String::from_utf8_lossy(&first.stderr));
+        critical_pods_are_taken(&desk.ours());
 
         // Settings and secrets are the operator's own, and so are fields the manifests say nothing of.
         desk.done(&["-n", SYSTEM, "create", "configmap", "ate-control-settings", "--from-literal=ATE_LOG=debug"]);
@@ -198,6 +199,7 @@ async fn the_chart_installs_what_the_manifests_do_and_an_upgrade_keeps_an_operat
         desk.done(&["create", "namespace", SYSTEM]);
         helm(&["install", "ate", "charts/ate", values]);
         let mut by_helm = desk.ours();
+        critical_pods_are_taken(&by_helm);
         // The namespace is not the chart's, and Helm keeps its own notes.
         by_kustomize.remove("Namespace/ate-system");
         by_helm.retain(|name, _| !name.starts_with("Secret/sh.helm.release"));
@@ -218,6 +220,17 @@ async fn the_chart_installs_what_the_manifests_do_and_an_upgrade_keeps_an_operat
         desk.becomes_empty(directory);
         desk.done(&["delete", "namespace", SYSTEM, "--wait=false"]);
     }
+}
+
+/// For clusters that take pods of a system-critical class only where a quota speaks of it; the server here takes them anyway.
+fn critical_pods_are_taken(ours: &BTreeMap<String, Value>) {
+    let classes: BTreeSet<&str> =
+        ours.values().filter_map(|o| o["spec"]["template"]["spec"]["priorityClassName"].as_str()).collect();
+    assert!(classes.contains("system-node-critical"), "{classes:?}");
+    let quota = &ours["ResourceQuota/ate-critical"]["spec"]["scopeSelector"]["matchExpressions"][0];
+    assert_eq!((quota["scopeName"].as_str(), quota["operator"].as_str()), (Some("PriorityClass"), Some("In")));
+    let spoken_of: BTreeSet<&str> = quota["values"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(classes.is_subset(&spoken_of), "{classes:?} and {spoken_of:?}");
 }
 
 #[test]
