@@ -37,6 +37,7 @@ async fn an_actor_outlives_whatever_dies_around_it() {
     let now = the_leader_is_killed(&mut c, now).await;
     let now = the_node_agent_is_killed(&mut c, now).await;
     let now = its_pod_is_evicted(&c, now).await;
+    let now = its_pool_gets_other_pods(&c, now).await;
     let now = the_api_server_is_away(&c, now).await;
     let now = the_database_restarts_during_a_resume(&c, now).await;
     let now = certificates_are_rotated(&mut c, now).await;
@@ -80,6 +81,19 @@ async fn its_pod_is_evicted(c: &Cluster, before: Count) -> Count {
     let now = goes_on(c, &before, "evicted").await;
     assert_ne!(c.pod_of("a").await.uid(), pod.uid());
     c.eventually("the pod is gone", async || !c.worker_pods().await.iter().any(|p| p.uid() == pod.uid())).await;
+    now
+}
+
+/// What its pods are is changed: whoever is on one is suspended before it is replaced.
+async fn its_pool_gets_other_pods(c: &Cluster, before: Count) -> Count {
+    let pod = c.pod_of("a").await;
+    c.edit_pods().await;
+    phase_becomes(c, "Suspended").await;
+    c.eventually("the pod is gone", async || !c.worker_pods().await.iter().any(|p| p.uid() == pod.uid())).await;
+    let now = goes_on(c, &before, "other pods").await;
+    let next = c.pod_of("a").await;
+    let tolerations = next.spec.and_then(|s| s.tolerations).unwrap_or_default();
+    assert!(tolerations.iter().any(|t| t.key.as_deref() == Some("spare")), "{tolerations:?}");
     now
 }
 

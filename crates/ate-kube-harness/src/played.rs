@@ -1,5 +1,7 @@
 //! What Kubernetes' own controllers would do, played.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     Api, Client, ResourceExt as _,
@@ -7,8 +9,11 @@ use kube::{
 };
 use serde_json::json;
 
-/// One turn, in one namespace or in all: each Deployment with this label gets as many pods as it asks for, spread over these
-/// nodes, and pods of none are deleted.
+/// Which template a pod was made of.
+const TEMPLATE: &str = "pod-template-hash";
+
+/// One turn, in one namespace or in all: each Deployment with this label gets as many pods of its template as it asks for,
+/// spread over these nodes. Those of an earlier template are deleted as the new ones run, and pods of none at all.
 ///
 /// # Errors
 /// When the API server is away.
@@ -28,15 +33,18 @@ pub async fn play_deployments(
     for deployment in &wanted {
         let uid = deployment.uid().unwrap();
         let of_it = |p: &&Pod| p.owner_references().iter().any(|o| o.uid == uid);
-        let mut living: Vec<_> = all.iter().filter(of_it).filter(|p| p.metadata.deletion_timestamp.is_none()).collect();
+        let living = all.iter().filter(of_it).filter(|p| p.metadata.deletion_timestamp.is_none());
         let spec = deployment.spec.as_ref().unwrap();
         let replicas = usize::try_from(spec.replicas.unwrap_or(1)).unwrap();
+        let made_of = hash(&serde_json::to_string(&spec.template).unwrap());
+        let (mut living, before): (Vec<_>, Vec<_>) = living.partition(|p| p.labels().get(TEMPLATE) == Some(&made_of));
         let mut placed: Vec<_> = living.iter().filter_map(|p| p.spec.as_ref()?.node_name.clone()).collect();
         for _ in living.len()..replicas {
             let on = |node: &&&str| placed.iter().filter(|p| p == *node).count();
             let node = nodes.iter().min_by_key(on).expect("a node").to_string();
             let mut pod = serde_json::to_value(&spec.template).unwrap();
             pod["metadata"]["generateName"] = format!("{}-", deployment.name_any()).into();
+            pod["metadata"]["labels"][TEMPLATE] = made_of.clone().into();
             pod["metadata"]["ownerReferences"] = json!([{
                 "apiVersion": "apps/v1", "kind": "Deployment", "name": deployment.name_any(), "uid": uid,
                 "controller": true,
@@ -53,7 +61,11 @@ pub async fn play_deployments(
             said.and_then(|c| c.parse().ok()).unwrap_or(0_i64)
         };
         living.sort_by_key(|p| cost(p));
-        for pod in living.iter().take(living.len().saturating_sub(replicas)) {
+        let too_many = living.iter().take(living.len().saturating_sub(replicas));
+        let running =
+            living.iter().filter(|p| p.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Running")));
+        let needed = replicas.saturating_sub(running.count());
+        for pod in too_many.chain(before.iter().skip(needed)) {
             beside(pod.namespace()).delete(&pod.name_any(), &DeleteParams::default()).await?;
         }
     }
@@ -62,4 +74,10 @@ pub async fn play_deployments(
         beside(orphan.namespace()).delete(&orphan.name_any(), &DeleteParams::default()).await?;
     }
     Ok(())
+}
+
+fn hash(template: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    template.hash(&mut hasher);
+    format!("{:x}", hasher.finish())
 }

@@ -207,6 +207,12 @@ impl Cluster {
         self.kind(crd::Kind::WorkerPool).patch("pool", &Default::default(), &Patch::Merge(&change)).await.unwrap();
     }
 
+    /// The pool's pods may run in one more place, which makes them other pods.
+    pub async fn edit_pods(&self) {
+        let change = json!({"spec": {"template": {"tolerations": [{"key": "spare", "operator": "Exists"}]}}});
+        self.kind(crd::Kind::WorkerPool).patch("pool", &Default::default(), &Patch::Merge(&change)).await.unwrap();
+    }
+
     async fn object(&self, kind: crd::Kind, name: &str) -> Value {
         serde_json::to_value(self.kind(kind).get(name).await.unwrap()).unwrap()
     }
@@ -326,12 +332,14 @@ impl Cluster {
         &mut self.nodes[n]
     }
 
-    /// New certificates for everybody, of the same authority. Nobody is told.
+    /// New certificates for everybody, of a new authority: after the last step nobody believes the ones before. Nobody is told.
     pub async fn rotate(&self) {
-        certificates(self.dir.path(), &["--days", "120", "--renew-before", "110"]);
-        tokio::task::block_in_place(|| apply_certificates(&self.kubeconfig, self.dir.path()));
-        for secret in &self.secrets {
-            secret.refresh(&self.client, SYSTEM).await;
+        for _step in ["the new one is believed too", "it signs", "the old one is not believed any more"] {
+            certificates(self.dir.path(), &["--replace-ca"]);
+            tokio::task::block_in_place(|| apply_certificates(&self.kubeconfig, self.dir.path()));
+            for secret in &self.secrets {
+                secret.refresh(&self.client, SYSTEM).await;
+            }
         }
     }
 
