@@ -119,6 +119,8 @@ reasons! {
     ImageNotFound = "IMAGE_NOT_FOUND" => NotFound,
     /// An image that is damaged, hostile or for another platform.
     ImageInvalid = "IMAGE_INVALID" => InvalidArgument,
+    /// A secret that a template's environment names is not there, may not be read, or cannot be a variable.
+    SecretUnavailable = "SECRET_UNAVAILABLE" => FailedPrecondition,
 
     ManifestInvalid = "MANIFEST_INVALID" => InvalidArgument,
     /// A manifest whose bytes are not those recorded at commit.

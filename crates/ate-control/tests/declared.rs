@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use ate_api::{
     Error, Reason,
     id::Uid,
@@ -270,6 +272,33 @@ async fn a_golden_snapshot_that_fails_is_tried_again_and_then_said_to_have_faile
     let e = w.resume("a").await.unwrap_err();
     assert_eq!(e.reason, Reason::TemplateNotReady);
     assert!(e.message.contains("NOT_READY"), "{e}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_template_waits_for_its_secret_without_failing_and_gets_its_golden_snapshot_when_it_is_there() {
+    let w = World::empty(options()).await;
+    w.apply(sandbox_config("gvisor-default", 'a', true)).await.unwrap();
+    w.apply(pool("pool", 1)).await.unwrap();
+    eventually("the pool is ready", async || {
+        w.get("WorkerPool", "pool").await.unwrap()["status"]["readyReplicas"] == 1
+    })
+    .await;
+    for _ in 0..1000 {
+        w.node.fault("activate", Fault::Fail(Reason::SecretUnavailable));
+    }
+    w.apply(template("needy")).await.unwrap();
+    eventually("the condition says so", async || {
+        let status = w.get("ActorTemplate", "needy").await.unwrap()["status"].clone();
+        assert_ne!(status["phase"], "Failed");
+        status["conditions"].to_string().contains("SecretUnavailable")
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let tried = w.node.count("activate");
+    assert!(tried < 5, "{tried} times in a second");
+    // Nobody tells the control plane.
+    w.node.with(|s| s.faults.clear());
+    w.template_ready("needy").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

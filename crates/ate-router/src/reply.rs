@@ -44,6 +44,7 @@ fn status(e: &Error) -> StatusCode {
         Reason::NoSuitableWorker
         | Reason::NoSandboxConfig
         | Reason::AssetRevoked
+        | Reason::SecretUnavailable
         | Reason::DiskFull
         | Reason::WrongState => StatusCode::SERVICE_UNAVAILABLE,
         _ if e.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,

@@ -95,6 +95,7 @@ fn waits_for_change(reason: Reason) -> bool {
             | R::MissingCapability
             | R::UnknownSandboxClass
             | R::AssetRevoked
+            | R::SecretUnavailable
     )
 }
 
