@@ -21,6 +21,7 @@ use crate::{
     node::Inner,
     pins::Use,
     restore::Restored,
+    secrets::{self, Values},
     workers::{Command, Seat, Start},
     workload::{Part, assemble, image_digest, manifest_images},
 };
@@ -73,7 +74,12 @@ impl Inner {
         self.context.pins.pin(&worker, Use::Active, &template, &sandbox, snapshot.into_iter().chain(base).chain(files));
         let verified = step!("activate.assets", self.context.verified.ensure(&sandbox), repeatable)?;
         steps.mark("node.assets");
-        let workload = step!("activate.images", self.workload(&template, &sandbox.class), repeatable)?;
+        // Whoever is restored has its environment in its memory.
+        let restores = snapshot.is_some_and(|s| s.scope == Scope::Full);
+        let workload = match restores {
+            true => step!("activate.images", self.workload(&template, &sandbox.class), repeatable),
+            false => step!("activate.images", self.workload_to_boot(&template, &sandbox.class), repeatable),
+        }?;
         steps.mark("node.images");
 
         let uid = actor.uid.to_string();
@@ -165,6 +171,32 @@ impl Inner {
     /// The template's workload as the class takes it, from memory when nothing changed. Every image is made sure of;
     /// the first call for a class may take long, and comes when the template's golden snapshot is made.
     async fn workload(&self, template: &Template, class: &str) -> Result<Arc<pb::Workload>, Error> {
+        let (parts, key) = self.parts(template, class).await?;
+        if let Some(known) = self.plans.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(known.clone());
+        }
+        let values = if self.secrets.is_some() { Values::Unread } else { Values::Nowhere };
+        let workload = Arc::new(assemble(template, &parts, &values).await?);
+        let mut plans = self.plans.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if plans.len() >= KEPT {
+            plans.clear();
+        }
+        plans.insert(key, workload.clone());
+        Ok(workload)
+    }
+
+    /// With the secrets as they are now. Nothing here keeps them.
+    async fn workload_to_boot(&self, template: &Template, class: &str) -> Result<Arc<pb::Workload>, Error> {
+        let Some(secrets) = self.secrets.as_deref().filter(|_| secrets::are_named_by(template)) else {
+            return self.workload(template, class).await;
+        };
+        let (parts, _) = self.parts(template, class).await?;
+        let values = secrets::read(secrets, template).await?;
+        Ok(Arc::new(assemble(template, &parts, &values).await?))
+    }
+
+    /// The template's containers with their images in the form the class takes, and a digest of which these are.
+    async fn parts<'a>(&self, template: &'a Template, class: &str) -> Result<(Vec<Part<'a>>, Digest), Error> {
         let format = self.classes.get(class)?.descriptor.image_format;
         let mut parts = Vec::with_capacity(template.spec.containers.len());
         let mut text = format!("{}\0{}\0{format:?}", template.uid, template.spec_digest);
@@ -180,17 +212,7 @@ impl Inner {
             }
             parts.push(Part { container, image, file });
         }
-        let key = Digest::of(text.as_bytes());
-        if let Some(known) = self.plans.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return Ok(known.clone());
-        }
-        let workload = Arc::new(assemble(template, &parts).await?);
-        let mut plans = self.plans.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if plans.len() >= KEPT {
-            plans.clear();
-        }
-        plans.insert(key, workload.clone());
-        Ok(workload)
+        Ok((parts, Digest::of(text.as_bytes())))
     }
 }
 

@@ -6,6 +6,7 @@
 //! * `workers`: pools, herder processes and the state machine of each worker.
 //! * [`network`]: how workers are reached and what they reach.
 //! * `revoked`: which binaries must not run any more.
+//! * `secrets`: variables of a template that come from elsewhere.
 //! * `activate`, `restore`, `capture`: an actor onto a worker, and a snapshot of it off again.
 #![forbid(unsafe_code)]
 
@@ -26,9 +27,11 @@ mod platform;
 mod probe;
 mod restore;
 mod revoked;
+mod secrets;
 mod unpack;
 mod workers;
 mod workload;
 
 pub use node::{Node, Options};
+pub use secrets::{SecretData, Secrets};
 pub use workers::{Pods, Source, WorkerPod};

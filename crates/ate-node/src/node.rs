@@ -27,6 +27,7 @@ use crate::{
     platform,
     probe::Probes,
     revoked::Revoked,
+    secrets::Secrets,
     workers::{Context, Herders, PodPlaces, Source, Verified, Workers, clean_stale},
 };
 
@@ -48,6 +49,8 @@ pub struct Options {
     /// Where workers come from. Pods have their own network, for which the two before this do not matter, and their
     /// directories lie below `workers/` in the data directory.
     pub workers: Source,
+    /// Where secrets that templates name are read. None: there are none, and who cannot do without is refused.
+    pub secrets: Option<Arc<dyn Secrets>>,
 }
 
 /// One machine's agent: workers and everything they need.
@@ -67,6 +70,7 @@ pub(crate) struct Inner {
     pub(crate) probes: Probes,
     pub(crate) plans: Plans,
     pub(crate) captures: Captures,
+    pub(crate) secrets: Option<Arc<dyn Secrets>>,
     egress: Option<Egress>,
     /// Held for as long as the node lives: one node per data directory.
     _lock: fs::File,
@@ -143,6 +147,7 @@ impl Node {
             probes: Probes::default(),
             plans: Plans::default(),
             captures: Captures::default(),
+            secrets: options.secrets,
             egress: opens.then_some(egress),
             _lock: lock,
         }))))

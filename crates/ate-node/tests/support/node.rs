@@ -143,6 +143,7 @@ pub fn options(dir: &Path) -> Options {
         cidr: Cidr::DEFAULT,
         egress: false,
         workers: ate_node::Source::Processes,
+        secrets: None,
     }
 }
 

@@ -65,6 +65,7 @@ impl System {
             cidr: settings.worker_cidr,
             egress: settings.egress,
             workers: ate_node::Source::Processes,
+            secrets: None,
         };
         let node = Node::start(options).await.trying(|| "cannot start the node".to_owned())?;
         let table = Arc::new(RouteTable::new());
