@@ -9,5 +9,6 @@ pub mod controller;
 pub mod crd;
 pub mod policy;
 pub mod review;
+pub mod secrets;
 pub mod workers;
 mod yaml;

@@ -4,6 +4,7 @@ pub(crate) mod control;
 mod kubernetes;
 pub(crate) mod node;
 mod pods;
+mod secrets;
 mod waiting;
 
 use std::{path::Path, sync::Arc};

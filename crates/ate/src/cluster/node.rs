@@ -8,7 +8,7 @@ use ate_node::{Node, Options, Source, network::Cidr};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{CERTIFICATES, certificates, pods};
+use super::{CERTIFICATES, certificates, pods, secrets};
 use crate::{
     connection::DEFAULT_DATA_DIR,
     failure::{Outcome, Trying as _},
@@ -72,9 +72,9 @@ impl NodeServer {
         let name = self.name.clone().unwrap_or_else(host_name);
         let address = self.address(&listener)?;
         let stop = CancellationToken::new();
-        let workers = match self.kubernetes {
-            true => pods::of(&name, &self.data_dir, stop.clone()).await?,
-            false => Source::Processes,
+        let (workers, secrets) = match self.kubernetes {
+            true => (pods::of(&name, &self.data_dir, stop.clone()).await?, Some(secrets::of_cluster().await?)),
+            false => (Source::Processes, None),
         };
         let options = Options {
             name: name.clone(),
@@ -84,6 +84,7 @@ impl NodeServer {
             cidr: self.worker_cidr,
             egress: true,
             workers,
+            secrets,
         };
         let node: Arc<Node> = Node::start(options).await.trying(|| "cannot start the node".to_owned())?;
         let registration = Registration { name: name.clone(), address, arch: ate_sandbox::host::arch().to_owned() };
