@@ -62,12 +62,15 @@ impl KubeSecrets {
     /// Of the client, as `kubectl create rolebinding` takes it.
     async fn subject(&self) -> String {
         let review = Api::all(self.0.clone()).create(&PostParams::default(), &SelfSubjectReview::default()).await;
-        let user = review.ok().and_then(|review| review.status?.user_info?.username);
-        let Some(user) = user else { return ACCOUNT.to_owned() };
-        match user.strip_prefix("system:serviceaccount:") {
-            Some(account) => format!("--serviceaccount={account}"),
-            None => format!("--user={user}"),
-        }
+        subject(review.ok().and_then(|review| review.status?.user_info?.username).as_deref())
+    }
+}
+
+fn subject(user: Option<&str>) -> String {
+    let Some(user) = user else { return ACCOUNT.to_owned() };
+    match user.strip_prefix("system:serviceaccount:") {
+        Some(account) => format!("--serviceaccount={account}"),
+        None => format!("--user={user}"),
     }
 }
 
@@ -79,4 +82,16 @@ impl fmt::Debug for KubeSecrets {
 
 fn unanswered(why: String) -> Error {
     Error::new(Reason::Unavailable, format!("the API server does not give it: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binding_is_for_whoever_asks_and_for_the_installed_account_when_nobody_says_who() {
+        assert_eq!(subject(Some("system:serviceaccount:mine:agent")), "--serviceaccount=mine:agent");
+        assert_eq!(subject(Some("somebody")), "--user=somebody");
+        assert_eq!(subject(None), "--serviceaccount=ate-system:ate-node");
+    }
 }

@@ -76,7 +76,8 @@ async fn a_node_agent_reads_the_secrets_it_was_allowed_by_name_and_says_how_to_a
     installed(&admin).await;
     create::<Namespace>(Api::all(admin.clone()), json!({"metadata": {"name": TEAM}})).await;
     for name in ["db", "other"] {
-        let data = json!({"metadata": {"name": name}, "stringData": {"user": "me", "password": "grüße"}});
+        // As kubectl writes it: in base64.
+        let data = json!({"metadata": {"name": name}, "data": {"user": "bWU=", "password": "/w=="}});
         create::<Secret>(Api::namespaced(admin.clone(), TEAM), data).await;
     }
     let node = node_agent(server);
@@ -101,7 +102,7 @@ async fn a_node_agent_reads_the_secrets_it_was_allowed_by_name_and_says_how_to_a
     tokio::time::timeout(PATIENCE, counts).await.expect("the roles count");
     let read = node.read(TEAM, "db").await.unwrap().expect("the secret");
     assert_eq!(read["user"], b"me");
-    assert_eq!(read["password"], "grüße".as_bytes());
+    assert_eq!(read["password"], b"\xff", "bytes as they are");
     assert_eq!(node.read(TEAM, "none").await.unwrap(), None);
     assert!(is_denied(&node.read(TEAM, "other").await.unwrap_err()));
     assert!(is_denied(&node.read("default", "db").await.unwrap_err()));
