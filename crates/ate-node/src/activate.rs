@@ -74,12 +74,8 @@ impl Inner {
         self.context.pins.pin(&worker, Use::Active, &template, &sandbox, snapshot.into_iter().chain(base).chain(files));
         let verified = step!("activate.assets", self.context.verified.ensure(&sandbox), repeatable)?;
         steps.mark("node.assets");
-        // Whoever is restored has its environment in its memory.
-        let restores = snapshot.is_some_and(|s| s.scope == Scope::Full);
-        let workload = match restores {
-            true => step!("activate.images", self.workload(&template, &sandbox.class), repeatable),
-            false => step!("activate.images", self.workload_to_boot(&template, &sandbox.class), repeatable),
-        }?;
+        let boots = snapshot.is_none_or(|s| s.scope != Scope::Full);
+        let workload = step!("activate.images", self.workload_to_start(&template, &sandbox.class, boots), repeatable)?;
         steps.mark("node.images");
 
         let uid = actor.uid.to_string();
@@ -185,9 +181,16 @@ impl Inner {
         Ok(workload)
     }
 
-    /// With the secrets as they are now. Nothing here keeps them.
-    async fn workload_to_boot(&self, template: &Template, class: &str) -> Result<Arc<pb::Workload>, Error> {
-        let Some(secrets) = self.secrets.as_deref().filter(|_| secrets::are_named_by(template)) else {
+    /// For who boots with the secrets as they are now, which nothing here keeps. Who is restored has its environment in its
+    /// memory.
+    async fn workload_to_start(
+        &self,
+        template: &Template,
+        class: &str,
+        boots: bool,
+    ) -> Result<Arc<pb::Workload>, Error> {
+        let needed = boots && secrets::are_named_by(template);
+        let Some(secrets) = self.secrets.as_deref().filter(|_| needed) else {
             return self.workload(template, class).await;
         };
         let (parts, _) = self.parts(template, class).await?;

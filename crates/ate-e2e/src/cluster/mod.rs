@@ -213,6 +213,11 @@ impl Cluster {
         self.kind(crd::Kind::WorkerPool).patch("pool", &Default::default(), &Patch::Merge(&change)).await.unwrap();
     }
 
+    /// A template as the cluster has it.
+    pub async fn template(&self, name: &str) -> Value {
+        self.object(crd::Kind::ActorTemplate, name).await
+    }
+
     async fn object(&self, kind: crd::Kind, name: &str) -> Value {
         serde_json::to_value(self.kind(kind).get(name).await.unwrap()).unwrap()
     }
@@ -267,6 +272,20 @@ impl Cluster {
         })
         .await;
         found.unwrap()
+    }
+
+    /// What an actor answers through the router. Tried again while nobody answers it.
+    pub async fn ask(&self, actor: &str, path: &'static str) -> String {
+        let (host, address) = (host(actor), self.router.address());
+        let mut said = String::new();
+        self.eventually(&format!("{actor} answers"), async || {
+            let host = host.clone();
+            let asked = tokio::task::spawn_blocking(move || http::get(address, &host, path, ANSWER)).await.unwrap();
+            let answer = asked.ok().filter(|a| a.status == 200);
+            answer.map(|a| said = a.body).is_some()
+        })
+        .await;
+        said
     }
 
     async fn try_count(&self, actor: &str) -> Option<Count> {
