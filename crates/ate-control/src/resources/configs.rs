@@ -145,6 +145,7 @@ impl Core {
     }
 
     pub(super) async fn reload_configs(&self) -> Result<(), Error> {
+        self.reload_default_class().await?;
         for (name, _) in self.catalog.configs.all() {
             if self.reload(&self.catalog.configs, &name, &keys::config(&name)).await?.is_none() {
                 for revision in self.revisions(&Filter { config: Some(name), ..Filter::default() }) {

@@ -187,10 +187,7 @@ impl Core {
     }
 
     pub(super) async fn reload_default_class(&self) -> Result<(), Error> {
-        if let Some(found) = self.db.get_json::<DefaultClass>(keys::DEFAULT_CLASS).await? {
-            self.catalog.default_class.set((), found.version, found.value);
-        }
-        Ok(())
+        self.reload(&self.catalog.default_class, &(), keys::DEFAULT_CLASS).await.map(drop)
     }
 
     /// Leaves the cluster without a default class. Returns what stood for it, if anything did.

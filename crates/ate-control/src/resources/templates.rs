@@ -191,16 +191,30 @@ impl Core {
         if let Some(refusal) = in_use::refusal(object, "actor", users) {
             return Err(refusal);
         }
-        // If the rest of this does not happen they are made anew.
+        let current =
+            self.catalog.template(name, uid).and_then(|t| t.value.golden.as_ref().map(|g| g.manifest.clone()));
+        // If the rest of this does not happen they are made anew, or the current one, which goes last, is taken again.
         self.update_template(name, uid, |t| t.forget_goldens()).await?;
+        let mut goldens = Vec::new();
         for golden in self.golden_actors(uid).await? {
-            match self.delete_actor(&golden, self.default_deadline()).await {
+            let snapshot = self.load(&golden).await.ok().and_then(|actor| actor.value.snapshot);
+            goldens.push((current.is_some() && snapshot.map(|s| s.manifest) == current, golden));
+        }
+        goldens.sort();
+        for (_, golden) in goldens {
+            // One that is being captured goes when that is over.
+            let capture = self.options.capture_timeout + 2 * self.options.release_timeout;
+            match self.delete_actor(&golden, self.default_deadline() + capture).await {
                 Err(e) if e.reason != Reason::NotFound => return Err(e),
                 _ => {}
             }
         }
         for _ in 0..ATTEMPTS {
             let Some(now) = self.catalog.template(name, uid) else { return Ok(()) };
+            if !now.value.deleting {
+                // By another deletion, which failed: an actor may have been made since.
+                return Err(Error::new(Reason::Conflict, "it has been kept meanwhile").on(object).hint("try again"));
+            }
             let key = keys::template(name);
             let tx = Transaction::new().check(key.clone(), Expect::Version(now.version)).delete(key);
             match self.db.commit(tx).await {

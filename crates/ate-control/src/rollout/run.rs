@@ -154,7 +154,10 @@ async fn renew(
     if core.catalog.template(&name, &uid).is_none_or(|t| t.value.deleting) || core.stop.is_cancelled() {
         return Ok(Next::AtOnce);
     }
-    let waits = matches!(e.reason, Reason::NoFreeWorker | Reason::QueueFull | Reason::NoSuitableWorker);
+    let waits = matches!(
+        e.reason,
+        Reason::NoFreeWorker | Reason::QueueFull | Reason::NoSuitableWorker | Reason::SecretUnavailable
+    );
     let attempts = memory.attempts.entry(uid.clone()).or_default();
     *attempts += u32::from(!waits);
     let now = core.rollout(&rollout.class)?;

@@ -155,6 +155,10 @@ impl Core {
         let actor = of.map_or_else(|| uid.to_string(), |of| of.actor.name);
         let prepared = Prepared { template: uid.clone(), sandbox: snapshot.sandbox.clone() };
         let set = |t: &mut TemplateRecord| {
+            // Its golden actors go now. If it is not deleted after all it is built anew.
+            if t.deleting {
+                return;
+            }
             t.set_golden(snapshot.clone());
             let status = t.resource.status.get_or_insert_default();
             status.phase = "Ready".to_owned();
