@@ -64,8 +64,9 @@ impl Inner {
         let mut steps = Steps { last: begun, us: BTreeMap::new() };
         let Activate { worker, actor, activation, template, sandbox, source, timeout } = activate;
         self.context.fence.admit_start(&actor.uid, activation)?;
-        // Whoever comes after it under its id while all is made ready is somebody else's.
-        let held = self.workers.hold(&worker)?;
+        // Whoever comes after it under its id while all is made ready is somebody else's. One that is gone may be so because of
+        // its binaries, which says more.
+        let held = self.workers.hold(&worker);
         let (snapshot, base, files) = match &source {
             Source::Boot => (None, None, None),
             Source::Snapshot { snapshot, base } => (Some(snapshot), base.as_ref(), None),
@@ -135,6 +136,7 @@ impl Inner {
         // It may have been released while all this was being made ready.
         self.context.fence.admit_start(&seat.actor.uid, seat.activation)?;
         let command = |reply| Command::Start { seat, start, limit: left, reply };
+        let held = held?;
         let started = step!("activate.worker", held.ask(command))?;
         steps.mark("node.herder");
         let mut steps_us = steps.us;
