@@ -247,8 +247,8 @@ async fn a_pool_that_shrinks_suspends_its_actors_first() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_golden_snapshot_that_fails_is_tried_again_and_then_said_to_have_failed() {
+/// One worker is ready, and there is no template yet.
+async fn with_a_ready_pool() -> World {
     let w = World::empty(options()).await;
     w.apply(sandbox_config("gvisor-default", 'a', true)).await.unwrap();
     w.apply(pool("pool", 1)).await.unwrap();
@@ -256,6 +256,12 @@ async fn a_golden_snapshot_that_fails_is_tried_again_and_then_said_to_have_faile
         w.get("WorkerPool", "pool").await.unwrap()["status"]["readyReplicas"] == 1
     })
     .await;
+    w
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_golden_snapshot_that_fails_is_tried_again_and_then_said_to_have_failed() {
+    let w = with_a_ready_pool().await;
     w.node.fault("activate", Fault::Fail(Reason::NotReady));
     w.apply(template("slow")).await.unwrap();
     w.template_ready("slow").await;
@@ -276,13 +282,7 @@ async fn a_golden_snapshot_that_fails_is_tried_again_and_then_said_to_have_faile
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_template_waits_for_its_secret_without_failing_and_gets_its_golden_snapshot_when_it_is_there() {
-    let w = World::empty(options()).await;
-    w.apply(sandbox_config("gvisor-default", 'a', true)).await.unwrap();
-    w.apply(pool("pool", 1)).await.unwrap();
-    eventually("the pool is ready", async || {
-        w.get("WorkerPool", "pool").await.unwrap()["status"]["readyReplicas"] == 1
-    })
-    .await;
+    let w = with_a_ready_pool().await;
     for _ in 0..1000 {
         w.node.fault("activate", Fault::Fail(Reason::SecretUnavailable));
     }

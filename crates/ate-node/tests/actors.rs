@@ -3,7 +3,7 @@
 #[path = "support/node.rs"]
 mod support;
 
-use ate_agent::{CaptureTarget, NodeAgent, NodeEvent, Prepare, SnapshotLocation, Source};
+use ate_agent::{CaptureTarget, NodeAgent, NodeEvent, SnapshotLocation, Source};
 use ate_api::{Reason, id::Activation};
 use support::*;
 
@@ -38,15 +38,8 @@ async fn a_captured_actor_goes_on_counting_on_another_worker() {
 async fn a_preparation_is_used_and_a_thawed_actor_goes_on_and_can_be_captured_again() {
     let machine = Machine::with_workers(1).await;
     let (worker, counter) = (machine.ready().remove(0), actor("counter"));
-    let prepare = Prepare {
-        worker: worker.clone(),
-        template: machine.template.clone(),
-        sandbox: machine.sandbox.clone(),
-        snapshot: None,
-        standby: false,
-    };
-    machine.node.prepare(prepare.clone()).await.unwrap();
-    machine.node.prepare(prepare).await.unwrap();
+    machine.node.prepare(machine.prepare(&worker)).await.unwrap();
+    machine.node.prepare(machine.prepare(&worker)).await.unwrap();
     let activated = machine.boot(&worker, &counter, 1).await;
     assert!(activated.prepared, "{:?}", activated.steps_us);
     let (first, boot) = count(activated.address);

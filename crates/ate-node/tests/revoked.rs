@@ -5,7 +5,7 @@ mod support;
 
 use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _, path::Path};
 
-use ate_agent::{NodeAgent, Prepare, Source};
+use ate_agent::{NodeAgent, Source};
 use ate_api::{Reason, id::Digest};
 use ate_node::Node;
 use ate_sandbox::{Revocation, Revocations};
@@ -15,16 +15,6 @@ fn list(version: u64, digests: &[&Digest]) -> Revocations {
     let revocation = || Revocation { reason: "CVE-2026-1".into(), at: ate_api::time::now() };
     let digests: BTreeMap<_, _> = digests.iter().map(|d| ((*d).clone(), revocation())).collect();
     Revocations { version, digests }
-}
-
-fn prepare(machine: &Machine, worker: &ate_api::id::WorkerId) -> Prepare {
-    Prepare {
-        worker: worker.clone(),
-        template: machine.template.clone(),
-        sandbox: machine.sandbox.clone(),
-        snapshot: None,
-        standby: false,
-    }
 }
 
 /// Sandboxes: each is several processes of the binary, and none without a sandbox.
@@ -45,7 +35,7 @@ async fn what_was_prepared_is_gone_what_runs_goes_on_and_nothing_new_begins() {
     let address = machine.boot(&workers[0], &counter, 1).await.address;
     let running = processes(&machine);
     assert!(running > 0, "the test sees no sandbox");
-    machine.node.prepare(prepare(&machine, &workers[1])).await.unwrap();
+    machine.node.prepare(machine.prepare(&workers[1])).await.unwrap();
     assert!(processes(&machine) > running, "the one that waits has processes of its own");
 
     machine.node.set_revocations(list(1, &[&runsc])).await.unwrap();
@@ -54,7 +44,7 @@ async fn what_was_prepared_is_gone_what_runs_goes_on_and_nothing_new_begins() {
     assert_eq!(count(address).0, first + 1, "who runs goes on");
     let activate = machine.activate(&workers[1], &other, 1, Source::Boot);
     assert_eq!(reason(machine.node.activate(activate).await), Reason::AssetRevoked);
-    assert_eq!(reason(machine.node.prepare(prepare(&machine, &workers[1])).await), Reason::AssetRevoked);
+    assert_eq!(reason(machine.node.prepare(machine.prepare(&workers[1])).await), Reason::AssetRevoked);
     assert_eq!(reason(machine.node.probe(&machine.sandbox).await), Reason::AssetRevoked);
     // Whoever ran under it takes its worker with it when he leaves.
     machine.release(&workers[0], &counter, 1).await;

@@ -8,9 +8,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use ate_agent::{NodeAgent, Prepare, Source};
+use ate_agent::{NodeAgent, Source};
 use ate_api::{Error, Reason};
-use ate_node::{Node, Options, SecretData, Secrets};
+use ate_node::{Options, SecretData, Secrets};
 use support::*;
 
 /// The one secret there is, as long as it is there.
@@ -46,27 +46,15 @@ fn holding(dir: &Path, text: &str) -> Vec<String> {
 async fn an_actor_finds_a_secret_as_it_was_when_it_started_and_no_file_of_the_node_has_it() {
     let dir = tempfile::tempdir().unwrap();
     let vault = Arc::new(Vault(Mutex::new(None)));
-    let node = Node::start(Options { secrets: Some(vault.clone()), ..options(dir.path()) }).await.unwrap();
+    let options = Options { secrets: Some(vault.clone()), ..options(dir.path()) };
     let env = serde_json::json!([
         {"name": "DB_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}},
     ]);
-    let template = template(&node, env).await;
-    let events = node.events();
-    let sandbox = sandbox(&runsc());
-    let mut machine = Machine { dir, node, sandbox, template, events, workers: Default::default() };
-    machine.node.set_pool(machine.pool(1)).await.unwrap();
-    machine.until(|m| m.ready().len() == 1).await;
+    let machine = Machine::start_with(dir, options, env).await.workers_ready(1).await;
     let (worker, a) = (machine.ready().remove(0), actor("a"));
 
     // It is prepared without its secret, and started only with it.
-    let prepare = Prepare {
-        worker: worker.clone(),
-        template: machine.template.clone(),
-        sandbox: machine.sandbox.clone(),
-        snapshot: None,
-        standby: false,
-    };
-    machine.node.prepare(prepare).await.unwrap();
+    machine.node.prepare(machine.prepare(&worker)).await.unwrap();
     let refused = machine.node.activate(machine.activate(&worker, &a, 1, Source::Boot)).await;
     assert_eq!(reason(refused), Reason::SecretUnavailable);
 

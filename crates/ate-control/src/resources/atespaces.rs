@@ -62,8 +62,7 @@ impl Core {
     /// Marked first, so that no actor can be created between the look and the deletion.
     pub(crate) async fn delete_atespace(self: &Arc<Self>, name: &str) -> Result<(), Error> {
         let removed = self.remove_atespace(name).await;
-        let gone = removed.as_ref().err().is_some_and(|e| e.reason == Reason::NotFound);
-        if removed.is_err() && !gone && self.keep_atespace(name).await.is_err() {
+        if removed.is_err() && self.keep_atespace(name).await.is_err() {
             let (core, name) = (self.clone(), name.to_owned());
             self.spawn(async move {
                 let keep = || core.keep_atespace(&name);

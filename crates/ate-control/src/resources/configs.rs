@@ -146,14 +146,16 @@ impl Core {
 
     pub(super) async fn reload_configs(&self) -> Result<(), Error> {
         self.reload_default_class().await?;
-        for (name, _) in self.catalog.configs.all() {
+        let page = self.db.page(keys::CONFIGS, None, 1000).await?;
+        let mut absent = self.catalog.configs.all();
+        absent.retain(|(name, _)| !page.iter().any(|(key, _)| *key == keys::config(name)));
+        for (name, _) in absent {
             if self.reload(&self.catalog.configs, &name, &keys::config(&name)).await?.is_none() {
                 for revision in self.revisions(&Filter { config: Some(name), ..Filter::default() }) {
                     self.reload_revision(&revision).await?;
                 }
             }
         }
-        let page = self.db.page(keys::CONFIGS, None, 1000).await?;
         for (key, v) in page {
             let record: ConfigRecord = crate::records::from_json(&key, &v.value)?;
             // Made by a commit whose answer was lost.

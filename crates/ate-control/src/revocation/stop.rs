@@ -102,5 +102,5 @@ impl Core {
 
 /// The activation that was to be stopped goes on.
 fn is_still(actor: &ActorRecord, holder: &Holder) -> bool {
-    !actor.phase.is_at_rest() && actor.uid == holder.uid && actor.activation == holder.activation
+    !actor.phase.is_at_rest() && holder.is_of(actor)
 }

@@ -33,6 +33,8 @@ pub(crate) use survey::{PoolSurvey, Survey};
 
 use book::Book;
 
+use crate::records::ActorRecord;
+
 /// Changes of workers that a slow watcher may be behind before it has to start again.
 const CHANGES: usize = 1024;
 
@@ -242,8 +244,13 @@ impl Scheduler {
     }
 }
 
-/// How long somebody held his stage.
 impl Holder {
+    /// It is this actor in this activation.
+    pub(crate) fn is_of(&self, actor: &ActorRecord) -> bool {
+        self.uid == actor.uid && self.activation == actor.activation
+    }
+
+    /// How long somebody held his stage.
     pub(crate) fn held_for(&self) -> Duration {
         self.since.elapsed()
     }

@@ -51,9 +51,7 @@ impl Core {
             }
             // Those in flight get an answer if it comes at once; their actor is as good as gone.
             step!("delete.close", self.traffic.close(name, actor.value.activation, Duration::ZERO), plain);
-            if let Some((worker, holder)) = self.scheduler.holder_of(name) {
-                self.clean(&worker, &holder.uid, holder.activation).await;
-            }
+            self.clean_leftover(name).await;
             let old: Vec<_> = actor.value.snapshot.iter().chain(&actor.value.fallback).cloned().collect();
             self.garbage.add(&old);
             return Ok(actor);

@@ -11,7 +11,6 @@ use crate::{
     core::Core,
     db::Stored,
     records::{ActorRecord, Phase, keys},
-    scheduler::Holder,
     workflow::turns::Kind,
 };
 
@@ -36,8 +35,7 @@ impl Core {
 
     /// The record says it runs, and the worker it runs on is there.
     pub(super) fn is_alive(&self, name: &ActorName, actor: &ActorRecord) -> bool {
-        let is_his = |h: &Holder| h.uid == actor.uid && h.activation == actor.activation;
-        let held = self.scheduler.holder_of(name).is_some_and(|(_, h)| is_his(&h));
+        let held = self.scheduler.holder_of(name).is_some_and(|(_, h)| h.is_of(actor));
         actor.phase == Phase::Running && held
     }
 

@@ -1,3 +1,5 @@
+//! What becomes of each secret that a template names: found, left out, or refused with what to do.
+
 use std::sync::Mutex;
 
 use ate_api::id::{Digest, ObjectName, Uid};

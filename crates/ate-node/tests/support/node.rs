@@ -62,16 +62,25 @@ pub struct Machine {
 impl Machine {
     /// A node with a pool of so many workers, all of them ready.
     pub async fn with_workers(replicas: u32) -> Machine {
-        let mut machine = Machine::start(tempfile::tempdir().unwrap()).await;
-        machine.node.set_pool(machine.pool(replicas)).await.unwrap();
-        machine.until(|m| m.ready().len() == replicas as usize).await;
-        machine
+        Machine::start(tempfile::tempdir().unwrap()).await.workers_ready(replicas).await
+    }
+
+    pub async fn workers_ready(mut self, replicas: u32) -> Machine {
+        self.node.set_pool(self.pool(replicas)).await.unwrap();
+        self.until(|m| m.ready().len() == replicas as usize).await;
+        self
     }
 
     pub async fn start(dir: tempfile::TempDir) -> Machine {
-        let node = Node::start(options(dir.path())).await.unwrap();
+        let options = options(dir.path());
+        Machine::start_with(dir, options, serde_json::json!([])).await
+    }
+
+    /// `env`: of the template's container.
+    pub async fn start_with(dir: tempfile::TempDir, options: Options, env: serde_json::Value) -> Machine {
+        let node = Node::start(options).await.unwrap();
         let sandbox = sandbox(&runsc());
-        let template = template(&node, serde_json::json!([])).await;
+        let template = template(&node, env).await;
         let events = node.events();
         Machine { dir, node, sandbox, template, events, workers: BTreeMap::new() }
     }
@@ -79,6 +88,17 @@ impl Machine {
     pub fn pool(&self, replicas: u32) -> PoolSpec {
         let name = ObjectName::new("default", "pool");
         PoolSpec { name, labels: BTreeMap::new(), replicas, sandbox: self.sandbox.clone() }
+    }
+
+    /// The worker is to be ready for whoever boots from the template.
+    pub fn prepare(&self, worker: &WorkerId) -> Prepare {
+        Prepare {
+            worker: worker.clone(),
+            template: self.template.clone(),
+            sandbox: self.sandbox.clone(),
+            snapshot: None,
+            standby: false,
+        }
     }
 
     pub fn ready(&self) -> Vec<WorkerId> {
